@@ -1,0 +1,6 @@
+//! The commands of the swarm, one file each.
+
+pub mod hold;
+pub mod push;
+pub mod ratio;
+mod run;

@@ -1,0 +1,198 @@
+//! A child process of the swarm: it holds devices, one socket each, does what its parent orders,
+//! and ends with its parent.
+
+mod device;
+mod greeting;
+mod tally;
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, FuturesUnordered};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::unix::pipe;
+use tokio::sync::mpsc;
+use tokio::task::spawn_local;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use crate::clock::{cpu_ns, monotonic_ns};
+use crate::pacing::Schedule;
+use crate::pipe::{Order, Progress, Report};
+use crate::register::{self, Identity};
+use device::Seat;
+use tally::Crew;
+
+/// How often the parent hears of this process.
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// Devices registered at a time.
+const REGISTRARS: usize = 16;
+
+/// Sockets on their way at a time.
+const CONNECTORS: usize = 64;
+
+/// Tokens in one report.
+const TOKENS_PER_REPORT: usize = 200;
+
+/// Reports that wait to be written.
+const REPORTS_MAX: usize = 16;
+
+/// Serves the parent on standard input and output until it hangs up.
+///
+/// # Errors
+/// When the parent says something this program does not understand, or the pipes break.
+pub async fn run() -> anyhow::Result<()> {
+    let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+    let stdout = io::stdout().as_fd().try_clone_to_owned()?;
+    let mut orders = BufReader::new(pipe::Receiver::from_owned_fd(stdin)?).lines();
+    let mut out = pipe::Sender::from_owned_fd(stdout)?;
+
+    let Some(first) = orders.next_line().await? else {
+        return Ok(());
+    };
+    let Order::Begin { target, sources } = read_order(&first)? else {
+        bail!("the first order is not to begin");
+    };
+    let sources: Vec<IpAddr> = sources.into_iter().map(IpAddr::V4).collect();
+    let crew = Rc::new(Crew::new(target, sources));
+    let (reports, mut to_write) = mpsc::channel(REPORTS_MAX);
+    let mut tick = interval(PROGRESS_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            line = orders.next_line() => match line? {
+                None => return Ok(()),
+                Some(line) => obey(&crew, read_order(&line)?, &reports, &mut out).await?,
+            },
+            Some(report) = to_write.recv() => write_report(&mut out, &report).await?,
+            _ = tick.tick() => {
+                let progress = Report::Progress(progress(&crew));
+                write_report(&mut out, &progress).await?;
+            }
+        }
+    }
+}
+
+fn read_order(line: &str) -> anyhow::Result<Order> {
+    serde_json::from_str(line).context("an order cannot be read")
+}
+
+async fn write_report(out: &mut pipe::Sender, report: &Report) -> anyhow::Result<()> {
+    let mut line = serde_json::to_vec(report)?;
+    line.push(b'\n');
+    out.write_all(&line).await?;
+    Ok(())
+}
+
+async fn obey(
+    crew: &Rc<Crew>,
+    order: Order,
+    reports: &mpsc::Sender<Report>,
+    out: &mut pipe::Sender,
+) -> anyhow::Result<()> {
+    match order {
+        Order::Begin { .. } => bail!("this process has begun already"),
+        Order::Open { count, per_second } => {
+            spawn_local(open(Rc::clone(crew), count, per_second, reports.clone()));
+            Ok(())
+        }
+        Order::Collect => {
+            let collected = {
+                let tally = crew.tally.borrow();
+                Report::Collected {
+                    seen: tally.arrivals.seen().to_text(),
+                    delivery: tally.delivery.counts(),
+                    progress: progress(crew),
+                }
+            };
+            write_report(out, &collected).await
+        }
+    }
+}
+
+fn progress(crew: &Crew) -> Progress {
+    let tally = crew.tally.borrow();
+    Progress {
+        open: tally.open,
+        arrivals: tally.arrivals.counts(),
+        acked: tally.acked,
+        disconnects: tally.disconnects,
+        disconnect_reason: tally.disconnect_reason.clone(),
+        cpu_ns: cpu_ns(),
+    }
+}
+
+/// What an [`Order::Open`] has failed at so far.
+#[derive(Default)]
+struct Failures {
+    count: u32,
+    first: Option<String>,
+}
+
+impl Failures {
+    fn keep<T>(&mut self, outcome: anyhow::Result<T>) -> Option<T> {
+        outcome
+            .map_err(|error| {
+                self.count += 1;
+                self.first.get_or_insert_with(|| format!("{error:#}"));
+            })
+            .ok()
+    }
+}
+
+/// Registers devices, then connects them at an even rate. A report that cannot be handed over
+/// means that the parent is gone, and this process with it.
+async fn open(crew: Rc<Crew>, count: u32, per_second: f64, reports: mpsc::Sender<Report>) {
+    let mut failures = Failures::default();
+    let identities = register_all(&crew, count, &mut failures).await;
+    let start_ns = monotonic_ns();
+    let schedule = Schedule::new(start_ns, per_second, identities.len() as u64);
+    let mut connected = stream::iter(identities.into_iter().enumerate())
+        .map(|(index, identity)| connect(&crew, schedule.at(index as u64), identity))
+        .buffer_unordered(CONNECTORS);
+    let mut tokens = Vec::new();
+    while let Some(outcome) = connected.next().await {
+        let Some(seat) = failures.keep(outcome) else {
+            continue;
+        };
+        tokens.push(seat.token().to_owned());
+        spawn_local(seat.hold(Rc::clone(&crew)));
+        if tokens.len() >= TOKENS_PER_REPORT {
+            let tokens = std::mem::take(&mut tokens);
+            let _ = reports.send(Report::Tokens { tokens }).await;
+        }
+    }
+    let opened = Report::Opened {
+        failed: failures.count,
+        reason: failures.first,
+        connecting_ns: monotonic_ns() - start_ns,
+    };
+    let _ = reports.send(Report::Tokens { tokens }).await;
+    let _ = reports.send(opened).await;
+}
+
+async fn register_all(crew: &Crew, count: u32, failures: &mut Failures) -> Vec<Identity> {
+    let registrars = u32::try_from(REGISTRARS).unwrap_or(1);
+    let shares = (0..registrars).map(|registrar| {
+        let share = (count + registrar) / registrars;
+        register::register_some(&crew.target, crew.next_source(), share)
+    });
+    let mut outcomes: FuturesUnordered<_> = shares.collect();
+    let mut identities = Vec::new();
+    while let Some(outcome) = outcomes.next().await {
+        let registered = outcome.into_iter();
+        identities.extend(registered.filter_map(|outcome| failures.keep(outcome)));
+    }
+    identities
+}
+
+async fn connect(crew: &Crew, at_ns: u64, identity: Identity) -> anyhow::Result<Seat> {
+    let wait = Duration::from_nanos(at_ns.saturating_sub(monotonic_ns()));
+    sleep_until(Instant::now() + wait).await;
+    Seat::take(crew, identity).await
+}

@@ -1,0 +1,73 @@
+//! The swarm: Herald's load tool. It holds sockets in child processes, sends over HTTP, and
+//! accounts for every push.
+
+mod arrivals;
+mod clock;
+mod commands;
+mod crew;
+mod fleet;
+mod http;
+mod latency;
+mod ledger;
+mod options;
+mod pacing;
+mod pipe;
+mod progress;
+mod register;
+mod report;
+mod sender;
+mod target;
+mod websocket;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::runtime;
+use tokio::task::LocalSet;
+
+use commands::{hold, push, ratio};
+
+/// The server cannot be reached, or the swarm itself failed.
+const EXIT_FAILED: u8 = 2;
+
+#[derive(Parser)]
+#[command(name = "swarm", version, about = "Herald's load tool")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Connects many sockets, lets them be, and weighs the server.
+    Hold(hold::HoldOptions),
+    /// Sends at a steady rate to connected devices and accounts for every push.
+    Push(push::PushOptions),
+    /// Compares the speed of two kinds of calls.
+    Ratio(ratio::RatioOptions),
+    /// A child process; takes its orders from standard input.
+    #[command(name = fleet::CREW_COMMAND, hide = true)]
+    Crew,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| LocalSet::new().block_on(&runtime, run(arguments.command)));
+    outcome.unwrap_or_else(|error| {
+        eprintln!("swarm: {error:#}");
+        ExitCode::from(EXIT_FAILED)
+    })
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Hold(options) => hold::run(options).await,
+        Command::Push(options) => push::run(options).await,
+        Command::Ratio(options) => ratio::run(options).await,
+        Command::Crew => crew::run().await.map(|()| ExitCode::SUCCESS),
+    }
+}

@@ -1,0 +1,181 @@
+//! The swarm's binary, child processes and all, against a server that breaks its promises.
+
+mod fake;
+
+use std::path::Path;
+use std::process::ExitStatus;
+
+use fake::{Fake, Fault};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+/// Runs the swarm with `arguments` against a server with `fault`: exit status and result.
+async fn swarm(fault: Fault, arguments: &[&str]) -> (ExitStatus, Value, Fake) {
+    let (fake, address) = Fake::start(fault).await;
+    let (status, result) = swarm_at(&address.to_string(), arguments).await;
+    (status, result, fake)
+}
+
+async fn swarm_at(address: &str, arguments: &[&str]) -> (ExitStatus, Value) {
+    let name = format!(
+        "swarm-test-{}-{}",
+        std::process::id(),
+        address.replace(':', "-")
+    );
+    let directory = std::env::temp_dir().join(name);
+    std::fs::create_dir_all(&directory).expect("a scratch directory");
+    let (dev, json) = (directory.join("dev.json"), directory.join("result.json"));
+    std::fs::write(&dev, dev_file(address)).expect("writes");
+    let status = Command::new(env!("CARGO_BIN_EXE_swarm"))
+        .args(arguments)
+        .args([Path::new("--dev-json"), &dev, Path::new("--json"), &json])
+        .status()
+        .await
+        .expect("runs");
+    let result = std::fs::read(&json).unwrap_or_default();
+    std::fs::remove_dir_all(&directory).expect("cleans up");
+    (status, serde_json::from_slice(&result).unwrap_or_default())
+}
+
+fn dev_file(address: &str) -> String {
+    json!({
+        "project_id": "demo", "package_name": "com.example.app", "cert_sha256": ["91:AC"],
+        "service_token": "s", "admin_token": "a", "listen": address, "admin_listen": address,
+    })
+    .to_string()
+}
+
+const PUSH: [&str; 11] = [
+    "push",
+    "--sockets",
+    "4",
+    "--rate",
+    "400",
+    "--for",
+    "500ms",
+    "--drain",
+    "300ms",
+    "--processes",
+    "2",
+];
+
+#[tokio::test]
+async fn every_push_is_accounted_for() {
+    let (status, result, fake) = swarm(Fault::None, &PUSH).await;
+    assert_eq!(status.code(), Some(0), "{result}");
+    for key in ["sent", "accepted", "delivered", "acked"] {
+        assert_eq!(result[key], 200, "{key} in {result}");
+    }
+    for key in [
+        "lost",
+        "duplicated",
+        "out_of_order",
+        "invented",
+        "refused",
+        "disconnects",
+    ] {
+        assert_eq!(result[key], 0, "{key} in {result}");
+    }
+    assert_eq!(
+        (&result["sockets_asked"], &result["sockets_ok"]),
+        (&json!(4), &json!(4))
+    );
+    assert!(
+        result["delivery_ms_p50"]
+            .as_f64()
+            .is_some_and(|ms| ms > 0.0)
+    );
+    assert!(fake.acked() > 0);
+}
+
+#[tokio::test]
+async fn broken_promises_are_found() {
+    for (fault, key) in [
+        (Fault::Lose, "lost"),
+        (Fault::Repeat, "duplicated"),
+        (Fault::Invert, "out_of_order"),
+        (Fault::Invent, "invented"),
+    ] {
+        let (status, result, _) = swarm(fault, &PUSH).await;
+        assert_eq!(status.code(), Some(1), "{fault:?}: {result}");
+        assert_eq!(result[key], 1, "{fault:?}: {result}");
+        assert_eq!(result["void"], Value::Null);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_restarted_or_is_not_there_makes_the_run_void() {
+    let (status, result, _) = swarm(Fault::Restart, &PUSH).await;
+    assert_eq!(status.code(), Some(2));
+    assert_eq!(result["void"], "the server died");
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let address = unused.local_addr().expect("has an address").to_string();
+    drop(unused);
+    let (status, _) = swarm_at(&address, &PUSH).await;
+    assert_eq!(status.code(), Some(2));
+}
+
+#[tokio::test]
+async fn a_dropped_socket_comes_back_and_nothing_is_held_against_it() {
+    let mut patient = PUSH;
+    // Long enough for the socket to come back, which takes up to a second.
+    patient[6] = "2s";
+    let (status, result, _) = swarm(Fault::Drop, &patient).await;
+    assert_eq!(result["disconnects"], 1, "{result}");
+    assert_eq!(result["duplicated"], 0, "{result}");
+    assert_eq!(result["sockets_ok"], 4, "{result}");
+    // This server keeps nothing for absent devices, so what was sent meanwhile is lost.
+    let lost = result["lost"].as_u64();
+    assert_eq!(status.code(), Some(i32::from(lost > Some(0))), "{result}");
+}
+
+#[tokio::test]
+async fn holding_weighs_the_server_at_each_step() {
+    let hold = [
+        "hold",
+        "--at",
+        "3,9",
+        "--settle",
+        "100ms",
+        "--for",
+        "200ms",
+        "--processes",
+        "2",
+    ];
+    let (status, result, _) = swarm(Fault::None, &hold).await;
+    assert_eq!(status.code(), Some(0), "{result}");
+    assert_eq!(result["sockets_ok"], 9);
+    assert_eq!(result["acked"], 9);
+    assert_eq!(result["server_rss_bytes"], 5_000_000);
+    assert_eq!(result["server_rss_per_socket"], 0.0);
+    let points = json!([[0, 5_000_000], [3, 5_000_000], [9, 5_000_000]]);
+    assert_eq!(result["server_rss_points"], points);
+}
+
+#[tokio::test]
+async fn two_kinds_of_calls_are_compared() {
+    for kind in ["send", "poll"] {
+        let ratio = [
+            "ratio",
+            kind,
+            "--for",
+            "600ms",
+            "--slice",
+            "100ms",
+            "--tokens",
+            "10",
+            "--senders",
+            "2",
+        ];
+        let (status, result, _) = swarm(Fault::None, &ratio).await;
+        // A bare server is fast enough to make the swarm the bottleneck; it has to say so then.
+        let is_void = !result["void"].is_null();
+        assert_eq!(status.code(), Some(if is_void { 2 } else { 0 }), "{result}");
+        for key in ["measured_per_s", "baseline_per_s", "ratio"] {
+            assert!(
+                result[key].as_f64().is_some_and(|figure| figure > 0.0),
+                "{result}"
+            );
+        }
+    }
+}

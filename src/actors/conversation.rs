@@ -1,0 +1,519 @@
+//! What a device and the server say to each other: the pure half of Session. It has no socket, no
+//! clock and no store; it takes what happened and answers with what to do.
+
+use herald_protocol::{DeviceFrame, Hello, ServerFrame, TokenCursor, TokenState, Welcome};
+use thin_vec::ThinVec;
+
+use crate::actors::close_reason::CloseReason;
+use crate::actors::routing_table::Epoch;
+use crate::actors::subscription::{Shown, Subscription};
+use crate::clock::Millis;
+use crate::push::{Delivery, Syn};
+use crate::store::{Contact, Page, StoreError};
+use crate::token::{DeviceId, Keyring, ProjectHash, TokenAddress, TokenError, TokenId};
+
+/// Tokens of one session, hello and subscribe together.
+pub const TOKENS_MAX: usize = 100;
+
+/// What the session is to do.
+#[derive(Debug)]
+pub enum Action {
+    /// Send this text frame.
+    Send(String),
+    /// Ask who else holds the device (at hello) and what the store knows of these tokens; no frame
+    /// of the device is read until [`Conversation::attached`] was called with the answers.
+    Attach {
+        /// A claim at hello, the claim's number later.
+        right: Right,
+        /// The tokens, each with the smallest syn the device has not seen.
+        tokens: Vec<(TokenAddress, Syn)>,
+    },
+    /// Let the token's router know that this session no longer wants it; no frame of the device is
+    /// read until it does, or it would forget a token that was subscribed again.
+    Detach(TokenId),
+    /// Acknowledge; [`Conversation::acked`] takes the store's answer.
+    Ack(TokenAddress, Syn),
+    /// Read a page; [`Conversation::page`] takes it.
+    Read {
+        /// Of this token.
+        address: TokenAddress,
+        /// From here, exclusive.
+        after: Syn,
+        /// At most this many.
+        limit: usize,
+    },
+    /// A push was written after having been accepted then.
+    Delivered {
+        /// When it was accepted.
+        accepted_at: Millis,
+        /// It came over the short way, not out of the store.
+        live: bool,
+    },
+    /// End the session.
+    Close(CloseReason),
+}
+
+/// By what right a session asks for tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// It is the device's only session from now on.
+    Claim(DeviceId),
+    /// It has claimed the device before.
+    Held(Epoch),
+}
+
+/// The answer to [`Action::Attach`].
+#[derive(Debug)]
+pub struct Attachment {
+    /// The number of the session's claim.
+    pub epoch: Epoch,
+    /// One for each token, in order.
+    pub answers: Vec<Attached>,
+}
+
+/// How attaching one token ended.
+pub type Attached = Result<Contact, StoreError>;
+
+/// A hello or subscribe that waits for the store.
+#[derive(Debug)]
+struct Opening {
+    is_hello: bool,
+    entries: Vec<OpeningEntry>,
+}
+
+#[derive(Debug)]
+struct OpeningEntry {
+    text: String,
+    asked: Result<TokenId, &'static str>,
+    /// The token ended while the store was asked.
+    has_ended: bool,
+}
+
+/// A device's side of one session.
+#[derive(Debug, Default)]
+pub struct Conversation {
+    /// Known from the upgrade's header or from hello.
+    device: Option<DeviceId>,
+    greeted: bool,
+    epoch: Epoch,
+    subscriptions: ThinVec<Box<Subscription>>,
+    opening: Option<Box<Opening>>,
+}
+
+/// What a hello's answer carries beside its tokens.
+#[derive(Debug, Clone)]
+pub struct Greeting {
+    /// Names the session in logs.
+    pub session: String,
+    /// The server's clock.
+    pub time: Millis,
+    /// The ping interval asked of the device.
+    pub ping_interval_ms: u64,
+}
+
+impl Conversation {
+    /// A new session; `device` when the upgrade carried a credential.
+    #[must_use]
+    pub fn new(device: Option<DeviceId>) -> Self {
+        Self {
+            device,
+            ..Self::default()
+        }
+    }
+
+    /// Whether hello was taken.
+    #[must_use]
+    pub fn is_greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// The device, once it has proven who it is.
+    #[must_use]
+    pub fn device(&self) -> Option<DeviceId> {
+        self.device.filter(|_| self.greeted)
+    }
+
+    /// The tokens of this session.
+    pub fn tokens(&self) -> impl Iterator<Item = &TokenAddress> {
+        self.subscriptions
+            .iter()
+            .map(|subscription| &subscription.address)
+    }
+
+    /// Those of its tokens that belong to a project.
+    #[must_use]
+    pub fn tokens_of(&self, project: ProjectHash) -> Vec<TokenId> {
+        self.tokens()
+            .filter(|address| address.project == project)
+            .map(|address| address.id)
+            .collect()
+    }
+
+    /// While a hello or subscribe waits for the store, further frames must wait too.
+    #[must_use]
+    pub fn is_opening(&self) -> bool {
+        self.opening.is_some()
+    }
+
+    /// Nothing is being waited for, so the session may park.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.greeted
+            && self.opening.is_none()
+            && self
+                .subscriptions
+                .iter()
+                .all(|subscription| subscription.is_quiet())
+    }
+
+    /// A text message came.
+    pub fn on_text(&mut self, text: &str, keys: &Keyring) -> Vec<Action> {
+        let frame = match DeviceFrame::parse(text) {
+            Ok(frame) => frame,
+            Err(error) => return close(CloseReason::RulesBroken(error.to_string())),
+        };
+        match frame {
+            DeviceFrame::Hello(hello) if !self.greeted => self.on_hello(hello, keys),
+            DeviceFrame::Hello(_) => broken("a session has one hello"),
+            _ if !self.greeted => broken("the first frame must be a hello"),
+            DeviceFrame::Subscribe(cursor) => self.on_subscribe(cursor, keys),
+            DeviceFrame::Unsubscribe { token } => self.on_unsubscribe(&token, keys),
+            DeviceFrame::Ack { token, syn } => self.on_ack(&token, syn, keys),
+            DeviceFrame::Ping => vec![Action::Send(ServerFrame::Pong.to_text())],
+            DeviceFrame::Unknown => Vec::new(),
+        }
+    }
+
+    fn on_hello(&mut self, hello: Hello, keys: &Keyring) -> Vec<Action> {
+        let Some(device) = self.authenticate(&hello, keys) else {
+            return close(CloseReason::CredentialRefused);
+        };
+        if hello.tokens.len() > TOKENS_MAX {
+            return broken("a session has at most 100 tokens");
+        }
+        self.device = Some(device);
+        self.greeted = true;
+        self.open(Right::Claim(device), hello.tokens, keys)
+    }
+
+    /// The credential is the header's or the hello's; if both came they must agree.
+    fn authenticate(&self, hello: &Hello, keys: &Keyring) -> Option<DeviceId> {
+        match (&hello.device_id, &hello.device_secret) {
+            (None, None) => self.device,
+            (Some(id), Some(secret)) => {
+                let device = keys.check_device(id, secret)?;
+                self.device
+                    .is_none_or(|header| header == device)
+                    .then_some(device)
+            }
+            // The id alone may repeat what the header has proven.
+            (Some(id), None) => self.device.filter(|device| device.to_text() == *id),
+            (None, Some(_)) => None,
+        }
+    }
+
+    fn on_subscribe(&mut self, cursor: TokenCursor, keys: &Keyring) -> Vec<Action> {
+        self.open(Right::Held(self.epoch), vec![cursor], keys)
+    }
+
+    /// Asks for what the store knows of these tokens.
+    fn open(&mut self, right: Right, cursors: Vec<TokenCursor>, keys: &Keyring) -> Vec<Action> {
+        let mut tokens = Vec::with_capacity(cursors.len());
+        let mut entries = Vec::with_capacity(cursors.len());
+        for TokenCursor {
+            token: text,
+            min_syn,
+        } in cursors
+        {
+            let asked = self.enlist(&text, keys).map(|address| {
+                tokens.push((address, min_syn));
+                address.id
+            });
+            entries.push(OpeningEntry {
+                text,
+                asked,
+                has_ended: false,
+            });
+        }
+        self.opening = Some(Box::new(Opening {
+            is_hello: matches!(right, Right::Claim(_)),
+            entries,
+        }));
+        vec![Action::Attach { right, tokens }]
+    }
+
+    /// Makes room for a token, before its router hears of it: a push that is settled from then on
+    /// finds the subscription here.
+    fn enlist(&mut self, text: &str, keys: &Keyring) -> Result<TokenAddress, &'static str> {
+        let (address, sealed) = keys.open_text(text).map_err(|error| match error {
+            TokenError::Malformed => "INVALID_ARGUMENT",
+            TokenError::KeyGone => "UNREGISTERED",
+        })?;
+        if Some(address.device) != self.device {
+            return Err("PERMISSION_DENIED");
+        }
+        if self.find(address.id).is_none() {
+            if self.subscriptions.len() >= TOKENS_MAX {
+                return Err("RESOURCE_EXHAUSTED");
+            }
+            self.subscriptions
+                .push(Box::new(Subscription::new(address, sealed)));
+        }
+        Ok(address)
+    }
+
+    fn on_unsubscribe(&mut self, text: &str, keys: &Keyring) -> Vec<Action> {
+        let Ok((address, _)) = keys.open_text(text) else {
+            return Vec::new();
+        };
+        self.forget(address.id)
+            .map_or_else(Vec::new, |_| vec![Action::Detach(address.id)])
+    }
+
+    /// An ack needs no subscription, but it bites only on tokens of this device.
+    fn on_ack(&mut self, text: &str, syn: Syn, keys: &Keyring) -> Vec<Action> {
+        match keys.open_text(text) {
+            Ok((address, _)) if Some(address.device) == self.device => {
+                vec![Action::Ack(address, syn)]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The answer to [`Action::Attach`].
+    pub fn attached(&mut self, attachment: Attachment, greeting: Greeting) -> Vec<Action> {
+        let Some(opening) = self.opening.take() else {
+            return Vec::new();
+        };
+        self.epoch = attachment.epoch;
+        let mut actions = Vec::new();
+        let mut afterwards = Vec::new();
+        let mut states = Vec::with_capacity(opening.entries.len());
+        let mut answers = attachment.answers.into_iter();
+        for OpeningEntry {
+            text,
+            asked,
+            has_ended,
+        } in opening.entries
+        {
+            let state = asked.and_then(|token| {
+                let answer = answers
+                    .next()
+                    .unwrap_or(Err(StoreError::Unavailable("no answer")));
+                let answer = if has_ended {
+                    Ok(Contact::Unregistered)
+                } else {
+                    answer
+                };
+                self.take_answer(token, answer, &mut afterwards)
+            });
+            states.push(match state {
+                Ok(syn_stored) => TokenState {
+                    token: text,
+                    syn_stored: Some(syn_stored),
+                    error: None,
+                },
+                Err(status) => TokenState {
+                    token: text,
+                    syn_stored: None,
+                    error: Some(status.to_owned()),
+                },
+            });
+        }
+        if opening.is_hello {
+            let Greeting {
+                session,
+                time,
+                ping_interval_ms,
+            } = greeting;
+            let welcome = Welcome {
+                session,
+                time,
+                ping_interval_ms,
+                tokens: states,
+            };
+            actions.push(Action::Send(ServerFrame::Welcome(welcome).to_text()));
+        } else {
+            let subscribed = states.into_iter().map(ServerFrame::Subscribed);
+            actions.extend(subscribed.map(|frame| Action::Send(frame.to_text())));
+        }
+        actions.append(&mut afterwards);
+        actions
+    }
+
+    fn take_answer(
+        &mut self,
+        token: TokenId,
+        answer: Attached,
+        afterwards: &mut Vec<Action>,
+    ) -> Result<Syn, &'static str> {
+        let status = match answer {
+            Ok(Contact::Live {
+                syn_stored,
+                acked,
+                deleted_up_to,
+            }) => {
+                // Named twice, and the store had no answer the first time.
+                let subscription = self.find(token).ok_or("UNAVAILABLE")?;
+                let shown = subscription.attached(syn_stored, acked, deleted_up_to);
+                afterwards.extend(shown.map(|shown| show(subscription, &shown)));
+                return Ok(syn_stored);
+            }
+            Ok(Contact::Unregistered) => "UNREGISTERED",
+            Err(_) => "UNAVAILABLE",
+        };
+        if self.forget(token).is_some() {
+            afterwards.push(Action::Detach(token));
+        }
+        Err(status)
+    }
+
+    /// A settled push came over the short way.
+    pub fn on_delivery(&mut self, delivery: &Delivery, room: bool, now: Millis) -> Vec<Action> {
+        let Some(subscription) = self.find(delivery.address.id) else {
+            return Vec::new();
+        };
+        let shown = subscription.deliver(delivery, room, now);
+        show_all(subscription, &shown, true)
+    }
+
+    /// Deliveries of this token were lost on the way: look into the store at the next
+    /// [`Self::wanted`].
+    pub fn on_behind(&mut self, token: TokenId) {
+        if let Some(subscription) = self.find(token) {
+            subscription.suspect();
+        }
+    }
+
+    /// Deliveries of no one knows which token were lost on the way.
+    pub fn on_all_behind(&mut self) {
+        for subscription in &mut self.subscriptions {
+            subscription.suspect();
+        }
+    }
+
+    /// Which pages to read now. `room`: the outbox can take more.
+    pub fn wanted(&mut self, room: bool) -> Vec<Action> {
+        if !room || !self.greeted {
+            return Vec::new();
+        }
+        let reads = self.subscriptions.iter_mut().filter_map(|subscription| {
+            let (after, limit) = subscription.start_reading()?;
+            Some(Action::Read {
+                address: subscription.address,
+                after,
+                limit,
+            })
+        });
+        reads.collect()
+    }
+
+    /// A page that [`Action::Read`] asked for.
+    pub fn page(&mut self, token: TokenId, page: Page, now: Millis) -> Vec<Action> {
+        let Some(subscription) = self.find(token) else {
+            return Vec::new();
+        };
+        let shown = subscription.page(page, now);
+        show_all(subscription, &shown, false)
+    }
+
+    /// The page could not be read: a later [`Self::wanted`] asks again.
+    pub fn page_failed(&mut self, token: TokenId) {
+        if let Some(subscription) = self.find(token) {
+            subscription.page_failed();
+        }
+    }
+
+    /// The store took an ack, up to `syn`.
+    pub fn acked(&mut self, token: TokenId, syn: Syn) {
+        if let Some(subscription) = self.find(token) {
+            subscription.acked(syn);
+        }
+    }
+
+    /// The token ended while connected. A device that waits for the answer to its hello or subscribe
+    /// reads it there.
+    pub fn on_ended(&mut self, token: TokenId) -> Vec<Action> {
+        let entries = self
+            .opening
+            .iter_mut()
+            .flat_map(|opening| &mut opening.entries);
+        let mut is_opening = false;
+        for entry in entries.filter(|entry| entry.asked == Ok(token)) {
+            entry.has_ended = true;
+            is_opening = true;
+        }
+        if is_opening {
+            return Vec::new();
+        }
+        self.forget(token).map_or_else(Vec::new, |subscription| {
+            let token = subscription.sealed.to_text();
+            vec![Action::Send(ServerFrame::Unregistered { token }.to_text())]
+        })
+    }
+
+    fn find(&mut self, token: TokenId) -> Option<&mut Subscription> {
+        self.subscriptions
+            .iter_mut()
+            .find(|subscription| subscription.address.id == token)
+            .map(AsMut::as_mut)
+    }
+
+    fn forget(&mut self, token: TokenId) -> Option<Box<Subscription>> {
+        let index = self
+            .subscriptions
+            .iter()
+            .position(|subscription| subscription.address.id == token)?;
+        Some(self.subscriptions.swap_remove(index))
+    }
+}
+
+fn show_all(subscription: &Subscription, shown: &[Shown], live: bool) -> Vec<Action> {
+    let mut actions = Vec::with_capacity(shown.len() * 2);
+    for shown in shown {
+        actions.push(show(subscription, shown));
+        if let Shown::Push(push) = shown {
+            actions.push(Action::Delivered {
+                accepted_at: push.accepted_at,
+                live,
+            });
+        }
+    }
+    actions
+}
+
+fn show(subscription: &Subscription, shown: &Shown) -> Action {
+    let token = subscription.sealed.to_text();
+    Action::Send(match shown {
+        Shown::Deleted(up_to_syn) => ServerFrame::Deleted {
+            token,
+            up_to_syn: *up_to_syn,
+        }
+        .to_text(),
+        Shown::Push(push) => {
+            // 128 bytes hold the frame's fixed part and its numbers.
+            let mut text = String::with_capacity(push.message.len() + token.len() + 128);
+            let message = std::str::from_utf8(&push.message).unwrap_or("null");
+            let message_id = push.message_id.to_string();
+            let (syn, time) = (push.syn, push.accepted_at);
+            ServerFrame::write_push(&mut text, &token, syn, &message_id, time, message);
+            text
+        }
+    })
+}
+
+fn close(reason: CloseReason) -> Vec<Action> {
+    vec![Action::Close(reason)]
+}
+
+fn broken(rule: &str) -> Vec<Action> {
+    close(CloseReason::RulesBroken(rule.to_owned()))
+}
+
+#[cfg(test)]
+#[path = "conversation_tests.rs"]
+mod tests;
+
+#[cfg(test)]
+#[path = "conversation_model_tests.rs"]
+mod model_tests;

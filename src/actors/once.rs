@@ -1,0 +1,109 @@
+//! Sends under an idempotency key: one at a time for a key, and at most one that ends well.
+//!
+//! A repeat that comes while the first still runs waits for it. If the first is refused it leaves
+//! no trace, and the next one in line runs with its own push. The run goes on when its sender
+//! hangs up, because its outcome belongs to everybody who shows the key.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::oneshot;
+
+use crate::actors::{AppendError, FastMap, Node, Sent};
+use crate::push::{IdempotencyKey, NewPush};
+use crate::store::{Claim, StoreError};
+
+/// Repeats that may wait for one key.
+const WAITING_PER_KEY: usize = 64;
+
+/// Keys that may be running at once.
+const KEYS_MAX: usize = 65_536;
+
+/// Somebody who wants the outcome of a key.
+struct Candidate {
+    push: NewPush,
+    reply: oneshot::Sender<Result<Sent, AppendError>>,
+}
+
+type Lines = Arc<Mutex<FastMap<IdempotencyKey, VecDeque<Candidate>>>>;
+
+/// The keys that are running now, each with those who wait for it.
+#[derive(Default)]
+pub struct Once {
+    lines: Lines,
+}
+
+impl Once {
+    /// Runs a send under `key`, or waits for the one that is running.
+    pub async fn run(
+        &self,
+        node: &Node,
+        key: IdempotencyKey,
+        push: NewPush,
+    ) -> Result<Sent, AppendError> {
+        let (reply, answer) = oneshot::channel();
+        let candidate = Candidate { push, reply };
+        if let Some(first) = self.enter(key, candidate)? {
+            let (node, lines) = (node.clone(), Arc::clone(&self.lines));
+            actix_rt::spawn(async move { run_line(&node, &lines, key, first).await });
+        }
+        answer.await.unwrap_or(Err(
+            StoreError::OutcomeUnknown("the send was cut off").into()
+        ))
+    }
+
+    /// Enters the key's line; gives the candidate back if it is the first and must run.
+    fn enter(
+        &self,
+        key: IdempotencyKey,
+        candidate: Candidate,
+    ) -> Result<Option<Candidate>, AppendError> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(line) = lines.get_mut(&key) {
+            if line.len() >= WAITING_PER_KEY {
+                return Err(AppendError::TokenBusy);
+            }
+            line.push_back(candidate);
+            return Ok(None);
+        }
+        if lines.len() >= KEYS_MAX {
+            return Err(AppendError::NodeBusy);
+        }
+        lines.insert(key, VecDeque::new());
+        Ok(Some(candidate))
+    }
+}
+
+/// Runs candidates until one ends well, or none is left; then the key is free again.
+async fn run_line(node: &Node, lines: &Lines, key: IdempotencyKey, first: Candidate) {
+    let mut current = first;
+    loop {
+        let outcome = send(node, key, current.push).await;
+        let settled = matches!(outcome, Ok(Sent::Stored(_)));
+        let _ = current.reply.send(outcome.clone());
+        let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(line) = lines.get_mut(&key) else {
+            return;
+        };
+        if settled {
+            for waiting in line.drain(..) {
+                let _ = waiting.reply.send(outcome.clone());
+            }
+        }
+        match line.pop_front() {
+            Some(next) => current = next,
+            None => {
+                lines.remove(&key);
+                return;
+            }
+        }
+    }
+}
+
+async fn send(node: &Node, key: IdempotencyKey, push: NewPush) -> Result<Sent, AppendError> {
+    match node.store().claim(key, push.accepted_at).await? {
+        Claim::Answered(earlier) => Ok(Sent::Stored(earlier)),
+        // Without a deadline: whether this run ended well decides whether the next may start.
+        Claim::Fresh => node.append(push).await,
+    }
+}

@@ -1,0 +1,182 @@
+//! One token of a session: what has been shown, what is waiting, what is unacknowledged.
+//!
+//! The rules that keep promises 4 and 6 are here. The *cursor* is the last syn that was shown or is
+//! known to be gone; `known` is the highest watermark heard of. A delivery is shown only when
+//! nothing can lie between the cursor and it; otherwise the store is read from the cursor up.
+
+use std::sync::Arc;
+
+use thin_vec::ThinVec;
+
+use crate::clock::Millis;
+use crate::push::{Delivery, Push, Syn};
+use crate::store::Page;
+use crate::token::{SealedToken, TokenAddress};
+
+/// Unacknowledged pushes of one token in flight on one socket; the rest follows the acks.
+pub const WINDOW: usize = 64;
+
+/// What a session remembers of one token, awake or parked.
+#[derive(Debug)]
+pub struct Subscription {
+    /// The token's address.
+    pub address: TokenAddress,
+    /// The token as the device wrote it, so that frames name it the same way.
+    pub sealed: SealedToken,
+    cursor: Syn,
+    known: Syn,
+    deleted_shown: Syn,
+    unacked: ThinVec<Syn>,
+    state: State,
+    suspected: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The store has not answered yet: deliveries only raise `known`.
+    Attaching,
+    /// Deliveries may be shown.
+    Live,
+    /// A page is being read: deliveries only raise `known`.
+    Reading,
+}
+
+/// Something to show to the device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shown {
+    /// A push.
+    Push(Arc<Push>),
+    /// Pushes up to here were dropped by the pending cap.
+    Deleted(Syn),
+}
+
+impl Subscription {
+    /// A token whose watermark is not known yet.
+    #[must_use]
+    pub fn new(address: TokenAddress, sealed: SealedToken) -> Self {
+        Self {
+            address,
+            sealed,
+            cursor: 0,
+            known: 0,
+            deleted_shown: 0,
+            unacked: ThinVec::new(),
+            state: State::Attaching,
+            suspected: false,
+        }
+    }
+
+    /// The store has answered: everything up to `acked` is done with.
+    pub fn attached(
+        &mut self,
+        syn_stored: Syn,
+        acked: Syn,
+        deleted_up_to: Option<Syn>,
+    ) -> Option<Shown> {
+        // A token that is subscribed twice may have a page on its way.
+        if self.state == State::Attaching {
+            self.state = State::Live;
+        }
+        self.cursor = self.cursor.max(acked);
+        self.known = self.known.max(syn_stored);
+        self.show_deleted(deleted_up_to)
+    }
+
+    fn show_deleted(&mut self, deleted_up_to: Option<Syn>) -> Option<Shown> {
+        let up_to = deleted_up_to.filter(|up_to| *up_to > self.deleted_shown)?;
+        self.deleted_shown = up_to;
+        Some(Shown::Deleted(up_to))
+    }
+
+    /// A settled push has come over the short way. `room`: the outbox can take more.
+    pub fn deliver(&mut self, delivery: &Delivery, room: bool, now: Millis) -> Vec<Shown> {
+        self.known = self.known.max(delivery.syn_stored);
+        if self.state == State::Attaching {
+            // Nothing goes before the answer to hello; a page will tell of what was dropped.
+            self.suspected |= delivery.deleted_up_to.is_some();
+            return Vec::new();
+        }
+        let deleted = self.show_deleted(delivery.deleted_up_to);
+        let mut shown: Vec<Shown> = deleted.into_iter().collect();
+        let next_in_line = self.cursor >= delivery.prev_syn && self.cursor < delivery.push.syn;
+        if self.state == State::Live && next_in_line && room && self.window() > 0 {
+            self.cursor = delivery.push.syn;
+            if !delivery.push.is_expired(now) {
+                self.unacked.push(delivery.push.syn);
+                shown.push(Shown::Push(Arc::clone(&delivery.push)));
+            }
+        }
+        shown
+    }
+
+    /// A delivery may have been lost on the way: the next read looks past everything heard of, and
+    /// its page tells the true watermark.
+    pub fn suspect(&mut self) {
+        self.suspected = true;
+    }
+
+    /// Whether the store must be read, and from where; the subscription counts as reading from
+    /// now on.
+    pub fn start_reading(&mut self) -> Option<(Syn, usize)> {
+        let nothing_new = self.cursor >= self.known && !self.suspected;
+        if self.state != State::Live || nothing_new || self.window() == 0 {
+            return None;
+        }
+        self.state = State::Reading;
+        self.suspected = false;
+        Some((self.cursor, self.window()))
+    }
+
+    /// A page that [`Self::start_reading`] asked for.
+    pub fn page(&mut self, page: Page, now: Millis) -> Vec<Shown> {
+        if self.state != State::Reading {
+            // The token was taken off and put back meanwhile.
+            return Vec::new();
+        }
+        self.state = State::Live;
+        self.known = self.known.max(page.syn_stored);
+        let mut shown = Vec::with_capacity(page.pushes.len() + 1);
+        shown.extend(self.show_deleted(page.deleted_up_to));
+        for push in page.pushes {
+            if push.syn > self.cursor && !push.is_expired(now) {
+                self.unacked.push(push.syn);
+                shown.push(Shown::Push(Arc::new(push)));
+            }
+        }
+        // An ack that came while the page was read may have moved the cursor further already.
+        self.cursor = self.cursor.max(page.read_up_to);
+        shown
+    }
+
+    /// The page could not be read: a later [`Self::start_reading`] asks again.
+    pub fn page_failed(&mut self) {
+        if self.state == State::Reading {
+            self.state = State::Live;
+            self.suspected = true;
+        }
+    }
+
+    /// Everything up to `syn` is acknowledged.
+    pub fn acked(&mut self, syn: Syn) {
+        self.cursor = self.cursor.max(syn.min(self.known));
+        self.unacked.retain(|shown| *shown > syn);
+        if self.unacked.is_empty() {
+            self.unacked = ThinVec::new();
+        }
+    }
+
+    fn window(&self) -> usize {
+        WINDOW.saturating_sub(self.unacked.len())
+    }
+
+    /// Nothing is being waited for, so the session may park.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        let nothing_new = self.cursor >= self.known && !self.suspected;
+        self.state == State::Live && (nothing_new || self.window() == 0)
+    }
+}
+
+#[cfg(test)]
+#[path = "subscription_tests.rs"]
+mod tests;

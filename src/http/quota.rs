@@ -1,0 +1,143 @@
+//! How much one project, one token or one address may ask for: token buckets that hold one period.
+
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::state::keyed::DashMapStateStore;
+use governor::{Quota, RateLimiter};
+
+use crate::config::Config;
+use crate::token::{ProjectHash, TokenId};
+
+/// An IPv6 customer has at least a /64: its addresses count as one.
+const IPV6_PREFIX_BITS: u32 = 64;
+
+/// Buckets by key; `None` lets everything pass.
+pub struct Buckets<K: Hash + Eq + Clone> {
+    limiter: Option<RateLimiter<K, DashMapStateStore<K>, DefaultClock>>,
+    clock: DefaultClock,
+}
+
+impl<K: Hash + Eq + Clone> Buckets<K> {
+    /// Each key may have `per_minute`, all at once or spread; 0 switches the limit off.
+    #[must_use]
+    pub fn per_minute(per_minute: u32) -> Self {
+        let limiter =
+            NonZeroU32::new(per_minute).map(|limit| RateLimiter::dashmap(Quota::per_minute(limit)));
+        Self {
+            limiter,
+            clock: DefaultClock::default(),
+        }
+    }
+
+    /// Takes one from the key's bucket.
+    ///
+    /// # Errors
+    /// How long until there is one again.
+    pub fn take(&self, key: &K) -> Result<(), Duration> {
+        match &self.limiter {
+            None => Ok(()),
+            Some(limiter) => limiter
+                .check_key(key)
+                .map_err(|not_until| not_until.wait_time_from(self.clock.now())),
+        }
+    }
+
+    /// Forgets keys whose buckets are full again.
+    fn forget_full(&self) {
+        if let Some(limiter) = &self.limiter {
+            limiter.retain_recent();
+            limiter.shrink_to_fit();
+        }
+    }
+}
+
+/// All buckets of the public listener.
+pub struct Quotas {
+    /// Sends, by project.
+    pub project_sends: Buckets<ProjectHash>,
+    /// Sends, by token.
+    pub token_sends: Buckets<TokenId>,
+    /// New devices and tokens, by address.
+    mints: Buckets<IpAddr>,
+}
+
+impl Quotas {
+    /// As the settings say.
+    #[must_use]
+    pub fn new(config: &Config) -> Self {
+        Self {
+            project_sends: Buckets::per_minute(config.quota.sends_per_minute_per_project),
+            token_sends: Buckets::per_minute(config.quota.sends_per_minute_per_token),
+            mints: Buckets::per_minute(config.limits.mints_per_minute_per_address),
+        }
+    }
+
+    /// Takes one mint from the bucket of the caller's network.
+    ///
+    /// # Errors
+    /// How long until there is one again.
+    pub fn take_mint(&self, peer: Option<IpAddr>) -> Result<(), Duration> {
+        peer.map_or(Ok(()), |address| self.mints.take(&network(address)))
+    }
+
+    /// Forgets what is no longer limited, so that memory follows the load of the last minute.
+    pub fn forget_full(&self) {
+        self.project_sends.forget_full();
+        self.token_sends.forget_full();
+        self.mints.forget_full();
+    }
+}
+
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let mask = u128::MAX << (u128::BITS - IPV6_PREFIX_BITS);
+            IpAddr::V6((u128::from(address) & mask).into())
+        }
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_holds_one_period_and_says_when_to_come_back() {
+        let buckets = Buckets::per_minute(3);
+        for _ in 0..3 {
+            assert_eq!(buckets.take(&"a"), Ok(()));
+        }
+        let wait = buckets.take(&"a").expect_err("the fourth is too many");
+        assert!(
+            wait > Duration::from_secs(10) && wait <= Duration::from_secs(20),
+            "{wait:?}"
+        );
+        assert_eq!(buckets.take(&"b"), Ok(()), "keys do not share a bucket");
+    }
+
+    #[test]
+    fn zero_switches_a_limit_off() {
+        let buckets = Buckets::per_minute(0);
+        assert!((0..10_000).all(|_| buckets.take(&1).is_ok()));
+    }
+
+    #[test]
+    fn one_ipv6_customer_is_one_key() {
+        let address = |text: &str| text.parse().expect("an address");
+        assert_eq!(
+            network(address("2001:db8::1")),
+            network(address("2001:db8::ffff:1"))
+        );
+        assert_ne!(
+            network(address("2001:db8:0:1::1")),
+            network(address("2001:db8::1"))
+        );
+        assert_ne!(network(address("192.0.2.1")), network(address("192.0.2.2")));
+        assert_eq!(network(address("::ffff:192.0.2.1")), address("192.0.2.1"));
+    }
+}

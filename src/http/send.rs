@@ -1,0 +1,211 @@
+//! 1. A push comes in: `POST /v1/projects/{project_id}/messages:send`, as FCM v1 has it.
+
+use std::time::{Duration, Instant};
+
+use actix_web::http::header::HeaderMap;
+use actix_web::web::{Data, Path, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use sha2::{Digest as _, Sha256};
+
+use crate::actors::{AppendError, Sent};
+use crate::http::error::ApiError;
+use crate::http::fcm::{self, ParsedMessage, Target};
+use crate::http::{Public, auth, body, json_response};
+use crate::metrics::Shed;
+use crate::projects::Project;
+use crate::push::{CollapseKey, IdempotencyKey, MessageId, NewPush};
+use crate::store::StoreError;
+use crate::token::{ProjectHash, TokenAddress, TokenError};
+
+/// The header that makes a repeated send harmless.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// Longest idempotency key, in characters.
+const IDEMPOTENCY_KEY_CHARS_MAX: usize = 128;
+
+/// When a sender that met a full queue should come back.
+const BUSY_RETRY: Duration = Duration::from_secs(1);
+
+/// Handles the route.
+///
+/// # Errors
+/// [`ApiError`], as the contract's table says.
+pub async fn send(
+    request: HttpRequest,
+    path: Path<String>,
+    payload: Payload,
+    public: Data<Public>,
+) -> Result<HttpResponse, ApiError> {
+    let started = Instant::now();
+    let outcome = accept(&request, &path, payload, &public).await;
+    let metrics = public.node.metrics();
+    metrics.sends.count(match &outcome {
+        Ok(_) => 200,
+        Err(error) => actix_web::ResponseError::status_code(error).as_u16(),
+    });
+    metrics
+        .send_seconds
+        .observe(started.elapsed().as_secs_f64());
+    let message_id = outcome?;
+    Ok(json_response(format!(
+        "{{\"name\":\"projects/{}/messages/{message_id}\"}}",
+        path.as_str()
+    )))
+}
+
+async fn accept(
+    request: &HttpRequest,
+    project_id: &str,
+    payload: Payload,
+    public: &Public,
+) -> Result<MessageId, ApiError> {
+    let project = auth::sender(request.headers(), &public.projects, project_id)?;
+    take_project_quota(&project, public)?;
+    let limit = public.http.send_body_bytes;
+    let body = body::read_json(request, payload, limit, public.body_patience()).await?;
+    let parsed = fcm::parse_send(&body, &public.message_limits)?;
+    let address = address_of(&parsed.target, project.hash(), public)?;
+    check_package(&parsed.message, &project)?;
+    take_token_quota(&address, public)?;
+    let accepted_at = public.node.clock().now();
+    let message_id = MessageId::generate(accepted_at);
+    if parsed.validate_only {
+        return match public.node.is_registered(&address).await {
+            Ok(true) => Ok(message_id),
+            Ok(false) => Err(ApiError::unregistered()),
+            Err(error) => Err(refused(AppendError::Store(error), public)),
+        };
+    }
+    let push = NewPush {
+        address,
+        message_id,
+        accepted_at,
+        expires_at: accepted_at + parsed.message.ttl_ms,
+        collapse_key: parsed.message.collapse_key.as_deref().map(collapse_key),
+        idempotency: idempotency_key(request.headers(), project.hash())?,
+        message: parsed.message.json,
+    };
+    match public.node.send(push).await {
+        Ok(Sent::Stored(message_id)) => Ok(message_id),
+        Ok(Sent::Unregistered) => Err(ApiError::unregistered()),
+        Err(error) => Err(refused(error, public)),
+    }
+}
+
+/// Opens the target and checks that it is the project's own.
+fn address_of(
+    target: &Target,
+    project: ProjectHash,
+    public: &Public,
+) -> Result<TokenAddress, ApiError> {
+    let Target::Token(text) = target else {
+        return Err(ApiError::invalid_argument(
+            "This server does not send to topics or conditions.",
+        ));
+    };
+    let (address, _) = public
+        .node
+        .keys()
+        .open_text(text)
+        .map_err(|error| match error {
+            TokenError::Malformed => ApiError::malformed_token(),
+            TokenError::KeyGone => ApiError::unregistered(),
+        })?;
+    if address.project == project {
+        Ok(address)
+    } else {
+        Err(ApiError::sender_id_mismatch())
+    }
+}
+
+fn check_package(message: &ParsedMessage, project: &Project) -> Result<(), ApiError> {
+    match &message.restricted_package_name {
+        Some(package) if *package != project.package_name => Err(ApiError::invalid_field(
+            "message.android.restricted_package_name",
+            "The restricted package name is not the package of the token's app.",
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn take_project_quota(project: &Project, public: &Public) -> Result<(), ApiError> {
+    public
+        .quotas
+        .project_sends
+        .take(&project.hash())
+        .map_err(|wait| {
+            public.node.metrics().sheds.count(Shed::ProjectQuota);
+            ApiError::project_quota_exceeded(
+                wait,
+                &project.project_id,
+                u64::from(public.sends_per_minute_per_project),
+            )
+        })
+}
+
+fn take_token_quota(address: &TokenAddress, public: &Public) -> Result<(), ApiError> {
+    public.quotas.token_sends.take(&address.id).map_err(|wait| {
+        public.node.metrics().sheds.count(Shed::TokenQuota);
+        ApiError::resource_exhausted(wait, "device", "Message rate of the device exceeded.")
+    })
+}
+
+fn collapse_key(key: &str) -> CollapseKey {
+    first_half(Sha256::digest(key.as_bytes()).into())
+}
+
+fn idempotency_key(
+    headers: &HeaderMap,
+    project: ProjectHash,
+) -> Result<Option<IdempotencyKey>, ApiError> {
+    let Some(header) = headers.get(IDEMPOTENCY_KEY) else {
+        return Ok(None);
+    };
+    let key = header.as_bytes();
+    let is_legal = (1..=IDEMPOTENCY_KEY_CHARS_MAX).contains(&key.len())
+        && key.iter().all(u8::is_ascii_graphic);
+    if !is_legal {
+        return Err(ApiError::invalid_argument(
+            "Idempotency-Key must be 1 to 128 visible ASCII characters.",
+        ));
+    }
+    let digest = Sha256::new()
+        .chain_update(project.0)
+        .chain_update(key)
+        .finalize();
+    Ok(Some(IdempotencyKey(first_half(digest.into()))))
+}
+
+fn first_half(digest: [u8; 32]) -> [u8; 16] {
+    let mut half = [0; 16];
+    half.copy_from_slice(&digest[..16]);
+    half
+}
+
+/// How a refusal of the node reads to a sender: certain ones may be repeated at once, an unknown
+/// outcome is 504.
+fn refused(error: AppendError, public: &Public) -> ApiError {
+    let sheds = &public.node.metrics().sheds;
+    match error {
+        AppendError::TokenBusy => {
+            sheds.count(Shed::TokenQueueFull);
+            ApiError::resource_exhausted(BUSY_RETRY, "device", "Too many sends to one token.")
+        }
+        AppendError::NodeBusy => {
+            sheds.count(Shed::MailboxFull);
+            ApiError::unavailable(BUSY_RETRY)
+        }
+        AppendError::TimedOut => ApiError::deadline_exceeded(),
+        AppendError::Store(StoreError::Unavailable(cause)) => {
+            sheds.count(Shed::StoreUnavailable);
+            ApiError::unavailable(BUSY_RETRY).with_cause(cause)
+        }
+        AppendError::Store(error @ StoreError::OutcomeUnknown(_)) => {
+            ApiError::deadline_exceeded().with_cause(error)
+        }
+        AppendError::Store(error @ StoreError::Corrupt(_)) => {
+            tracing::error!(%error, "a send met a corrupt record");
+            ApiError::unavailable(BUSY_RETRY).with_cause(error)
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The thread that walks: sweeps what has expired, ends the tokens of deleted projects, and makes
+//! the store small again when most of it is garbage.
+//!
+//! It goes in steps and waits for each to be committed, so that a long walk neither fills the
+//! queue nor holds anybody up.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use fjall::UserKey;
+use tokio::sync::oneshot;
+
+use super::committer::CommittedTotals;
+use super::engine::{Engine, Op};
+use super::queue::Queue;
+use super::record::{
+    ENDING_PREFIX, Record, answer_key, decode_answer, decode_ending, ending_key, kind, timed_of,
+    token_of,
+};
+use super::token_logs::TokenLogs;
+use crate::clock::Millis;
+use crate::push::IdempotencyKey;
+use crate::store::{StoreError, Totals};
+use crate::token::{ProjectHash, TokenId};
+
+/// Entries that one step takes before it waits for the committer.
+const STEP_ENTRIES: usize = 512;
+
+/// How often it looks whether the store should be made smaller.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Something is written this often at least, so that a store at rest notices a broken disk and
+/// leaves no journal pinned.
+const HEARTBEAT: Duration = Duration::from_secs(60);
+
+/// Below this many removals garbage is not worth a walk over the whole store.
+const GARBAGE_MIN: u64 = 5_000;
+
+/// A store that removes no more than this in a tick is idle enough to be compacted.
+const IDLE_REMOVALS_MAX: u64 = 500;
+
+/// A memtable that has not changed for so many ticks is written out, so that an idle node gives its
+/// memory back.
+const REST_TICKS: u32 = 3;
+
+/// Less than this is not worth a table of its own.
+const REST_BYTES_MIN: u64 = 1024 * 1024;
+
+/// Orders that may wait; a further one is refused.
+pub(super) const ORDERS_MAX: usize = 16;
+
+/// What the thread is asked to do.
+pub(super) enum Chore {
+    Sweep {
+        now: Millis,
+        done: oneshot::Sender<Result<(), StoreError>>,
+    },
+    EndTokensOf {
+        project: ProjectHash,
+        now: Millis,
+    },
+}
+
+/// Owns the walks over the whole store.
+pub(super) struct Housekeeper {
+    pub(super) engine: Arc<Engine>,
+    pub(super) queue: Arc<Queue>,
+    pub(super) logs: Arc<TokenLogs>,
+    pub(super) totals: Arc<CommittedTotals>,
+    pub(super) is_stopping: Arc<AtomicBool>,
+    pub(super) tidiness: Tidiness,
+}
+
+/// How much garbage there is, and what is being done about it.
+#[derive(Debug, Default)]
+pub(super) struct Tidiness {
+    removals_seen: u64,
+    removals_compacted: u64,
+    is_writing_out: bool,
+    memtable_seen: u64,
+    /// Ticks for which the memtable has not changed.
+    rested: u32,
+    beat_at: Option<Instant>,
+}
+
+impl Housekeeper {
+    /// Works until it is stopped or nobody can ask it any more.
+    pub(super) fn run(mut self, chores: &Receiver<Chore>, unfinished: Vec<Ending>) {
+        for (project, now) in unfinished {
+            self.take_up(Chore::EndTokensOf { project, now });
+        }
+        while !self.is_stopping.load(Ordering::Relaxed) {
+            match chores.recv_timeout(TICK) {
+                Ok(chore) => self.take_up(chore),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if let Err(error) = self.tidy_up() {
+                tracing::error!(%error, "the store could not be tidied up");
+            }
+        }
+    }
+
+    fn take_up(&self, chore: Chore) {
+        match chore {
+            Chore::Sweep { now, done } => {
+                // The caller may have gone: the sweep is done all the same.
+                let _ = done.send(self.sweep(now));
+            }
+            Chore::EndTokensOf { project, now } => {
+                if let Err(error) = self.end_tokens_of(project, now) {
+                    tracing::error!(%error, "a project's tokens are not all ended yet");
+                }
+            }
+        }
+    }
+
+    fn sweep(&self, now: Millis) -> Result<(), StoreError> {
+        if !self.queue.is_idle() {
+            // The walk goes by what is on disk.
+            self.wait_for_commit()?;
+        }
+        self.walk_due(kind::WAKE, now, |at, id, _| {
+            self.logs.wake(TokenId(id), at, now)
+        })?;
+        self.walk_due(kind::ANSWER_END, now, |_, id, index_key| {
+            self.forget_answer(IdempotencyKey(id), index_key, now)
+        })
+    }
+
+    /// Visits every entry of a time index up to now.
+    fn walk_due(
+        &self,
+        index: u8,
+        now: Millis,
+        visit: impl Fn(u32, [u8; 16], &UserKey) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.walk(&[index], |key, _| {
+            let (at, id) = timed_of(key).map_err(|fault| corrupt("a time index", fault))?;
+            if Millis::from(at) * 1_000 > now {
+                return Ok(Walk::Stop);
+            }
+            visit(at, id, key).map(|()| Walk::On)
+        })
+    }
+
+    fn forget_answer(
+        &self,
+        key: IdempotencyKey,
+        index_key: &UserKey,
+        now: Millis,
+    ) -> Result<(), StoreError> {
+        let answer_key = answer_key(key);
+        let held = self.engine.get(&answer_key)?;
+        let mut ops = vec![Op::Remove(index_key.clone())];
+        if let Some(held) = held {
+            let (_, ends_at) = decode_answer(&held).map_err(|fault| corrupt("an answer", fault))?;
+            if ends_at <= now {
+                ops.push(Op::RemoveUnchanged(answer_key, held));
+            }
+        }
+        let stage_all = |round: &mut super::queue::Round| {
+            for op in ops {
+                round.stage(op);
+            }
+        };
+        self.queue.stage(stage_all).map(drop)
+    }
+
+    fn end_tokens_of(&self, project: ProjectHash, now: Millis) -> Result<(), StoreError> {
+        self.walk(&[kind::TOKEN], |key, value| {
+            let token = token_of(key).map_err(|fault| corrupt("a token's key", fault))?;
+            let record = Record::decode(value).map_err(|fault| corrupt("a token", fault))?;
+            if record.project == project && !record.is_ended {
+                self.logs.end(&record.address(token), now)?;
+            }
+            Ok(Walk::On)
+        })?;
+        if self.is_stopping.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let note = Op::Remove(ending_key(project));
+        self.queue.stage(|round| round.stage(note)).map(drop)
+    }
+
+    /// Visits everything of a kind in steps; each step is committed before the next begins.
+    fn walk(
+        &self,
+        prefix: &[u8],
+        visit: impl Fn(&UserKey, &[u8]) -> Result<Walk, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut after = UserKey::from(prefix);
+        while !self.is_stopping.load(Ordering::Relaxed) {
+            let page = self.engine.page(prefix, &after, STEP_ENTRIES)?;
+            let Some((last, _)) = page.last() else {
+                return Ok(());
+            };
+            after = last.clone();
+            for (key, value) in &page {
+                if matches!(visit(key, value)?, Walk::Stop) {
+                    return self.wait_for_commit();
+                }
+            }
+            self.wait_for_commit()?;
+        }
+        Ok(())
+    }
+
+    fn wait_for_commit(&self) -> Result<(), StoreError> {
+        let committed = self.queue.flush()?.blocking_recv();
+        committed.map_err(|_| StoreError::OutcomeUnknown("the commit failed"))
+    }
+
+    /// Looks once a tick whether the store is idle and mostly garbage. Writing the memtable out
+    /// comes first and takes a while; what it leaves behind is compacted at a later tick.
+    fn tidy_up(&mut self) -> Result<(), StoreError> {
+        self.beat()?;
+        let removals = self.engine.removals();
+        let is_idle = removals - self.tidiness.removals_seen <= IDLE_REMOVALS_MAX;
+        self.tidiness.removals_seen = removals;
+        if !is_idle {
+            return Ok(());
+        }
+        if self.tidiness.is_writing_out {
+            return self.finish_compaction(removals);
+        }
+        if self.is_mostly_garbage(removals)
+            || self.engine.journals() > 1
+            || self.is_memtable_at_rest()
+        {
+            self.engine
+                .write_memtable_out()
+                .map_err(|error| failed(&error))?;
+            self.tidiness.is_writing_out = true;
+        }
+        Ok(())
+    }
+
+    /// A walk costs as much as there is, garbage or not. Waiting until garbage is at least half of
+    /// that keeps the cost of a removal constant, however many tokens the store knows.
+    fn is_mostly_garbage(&self, removals: u64) -> bool {
+        let garbage = removals - self.tidiness.removals_compacted;
+        let Totals { tokens, pending } = self.totals.get();
+        garbage >= GARBAGE_MIN.max(tokens + pending)
+    }
+
+    /// Nothing was written for a while, and what was written before is still in memory, where each
+    /// byte takes about two.
+    fn is_memtable_at_rest(&mut self) -> bool {
+        let bytes = self.engine.memtable_bytes();
+        let rested = if bytes == self.tidiness.memtable_seen {
+            self.tidiness.rested + 1
+        } else {
+            0
+        };
+        (self.tidiness.memtable_seen, self.tidiness.rested) = (bytes, rested);
+        rested >= REST_TICKS && bytes >= REST_BYTES_MIN
+    }
+
+    fn finish_compaction(&mut self, removals: u64) -> Result<(), StoreError> {
+        if self.engine.is_writing_memtables_out() {
+            return Ok(());
+        }
+        self.tidiness.is_writing_out = false;
+        if !self.is_mostly_garbage(removals) {
+            return Ok(());
+        }
+        let started_at = Instant::now();
+        self.engine.compact().map_err(|error| failed(&error))?;
+        self.tidiness.removals_compacted = removals;
+        let elapsed_ms = started_at.elapsed().as_millis();
+        let table_bytes = self.engine.table_bytes();
+        tracing::info!(elapsed_ms, table_bytes, "the store was compacted");
+        Ok(())
+    }
+
+    /// An empty round still writes the totals.
+    fn beat(&mut self) -> Result<(), StoreError> {
+        let is_due = |beat_at: Instant| beat_at.elapsed() >= HEARTBEAT;
+        if self.tidiness.beat_at.is_none_or(is_due) {
+            self.tidiness.beat_at = Some(Instant::now());
+            self.queue.stage(|_| ())?;
+        }
+        Ok(())
+    }
+}
+
+enum Walk {
+    On,
+    Stop,
+}
+
+/// A project whose tokens are being ended, and when that was asked.
+pub(super) type Ending = (ProjectHash, Millis);
+
+/// What was being ended when the store was last closed.
+pub(super) fn unfinished_endings(engine: &Engine) -> Result<Vec<Ending>, StoreError> {
+    let notes = engine.page(&ENDING_PREFIX, &ENDING_PREFIX, usize::MAX)?;
+    let notes = notes.iter().map(|(key, value)| decode_ending(key, value));
+    notes
+        .collect::<Result<_, _>>()
+        .map_err(|fault| corrupt("a note of an ending", fault))
+}
+
+fn corrupt(what: &str, fault: &str) -> StoreError {
+    StoreError::Corrupt(format!("{what}: {fault}"))
+}
+
+fn failed(error: &fjall::Error) -> StoreError {
+    tracing::error!(%error, "the engine failed at its upkeep");
+    StoreError::Unavailable("the engine failed at its upkeep")
+}

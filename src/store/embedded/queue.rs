@@ -1,0 +1,247 @@
+//! What is staged and waits for the committer: one round at a time, in the order it was staged.
+//!
+//! While the committer writes one round the next one fills. The queue is bounded by bytes; whoever
+//! stages asks for room first.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::engine::Op;
+use crate::push::Syn;
+use crate::store::{SettledSink, StoreError};
+use crate::token::TokenId;
+
+/// Acknowledgements and refreshed contacts wait this long for a batch that is synced anyway, and
+/// are then written without a sync.
+const LAZY_WRITE_DELAY: Duration = Duration::from_millis(50);
+
+/// What was written without a sync is synced after this long at most.
+const UNSYNCED_MAX: Duration = Duration::from_secs(1);
+
+/// The answer when the queue holds all it may.
+pub(super) const QUEUE_IS_FULL: StoreError = StoreError::Unavailable("the commit queue is full");
+
+/// The answer when a commit has failed.
+pub(super) const HAS_FAILED: StoreError = StoreError::Unavailable("a commit has failed");
+
+/// A numbered push whose sender waits for its round.
+pub(super) struct Numbered {
+    pub(super) token: TokenId,
+    pub(super) syn: Syn,
+    pub(super) is_now_or_never: bool,
+    pub(super) ticket: u64,
+    pub(super) sink: SettledSink,
+}
+
+/// Everything that is committed together.
+#[derive(Default)]
+pub(super) struct Round {
+    pub(super) number: u64,
+    pub(super) ops: Vec<Op>,
+    pub(super) numbered: Vec<Numbered>,
+    pub(super) waiting: Vec<oneshot::Sender<()>>,
+    /// What the round changes in the number of living tokens and of pending rows.
+    pub(super) tokens: i64,
+    pub(super) pending: i64,
+    weight: usize,
+    opened_at: Option<Instant>,
+}
+
+impl Round {
+    /// Adds one write.
+    pub(super) fn stage(&mut self, op: Op) {
+        self.weight += op.weight();
+        self.ops.push(op);
+    }
+
+    /// Whether somebody waits for it to be durable.
+    pub(super) fn must_sync(&self) -> bool {
+        !self.numbered.is_empty() || !self.waiting.is_empty()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ops.is_empty() && !self.must_sync()
+    }
+}
+
+/// What the committer is to do next.
+pub(super) enum Order {
+    Commit(Round),
+    Sync,
+    Stop,
+}
+
+/// The committer's inbox.
+pub(super) struct Queue {
+    intake: Mutex<Intake>,
+    work: Condvar,
+    weight: AtomicUsize,
+    weight_max: usize,
+    committed: AtomicU64,
+    has_failed: AtomicBool,
+}
+
+struct Intake {
+    round: Round,
+    is_committer_waiting: bool,
+    is_stopping: bool,
+}
+
+impl Queue {
+    /// An empty queue that holds about `weight_max` bytes.
+    pub(super) fn new(weight_max: usize) -> Self {
+        let round = Round {
+            number: 1,
+            ..Round::default()
+        };
+        Self {
+            intake: Mutex::new(Intake {
+                round,
+                is_committer_waiting: false,
+                is_stopping: false,
+            }),
+            work: Condvar::new(),
+            weight: AtomicUsize::new(0),
+            weight_max,
+            committed: AtomicU64::new(0),
+            has_failed: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether something may be staged now. Asked before a ledger is touched; threads that ask at
+    /// the same time may pass the limit by one push each.
+    pub(super) fn check_room(&self) -> Result<(), StoreError> {
+        if self.has_failed() {
+            return Err(HAS_FAILED);
+        }
+        if self.weight.load(Ordering::Relaxed) >= self.weight_max {
+            return Err(QUEUE_IS_FULL);
+        }
+        Ok(())
+    }
+
+    /// Stages writes in the open round and answers with its number. Whoever stages for a token
+    /// holds that token's stripe, so that its writes stay in order.
+    pub(super) fn stage(&self, write: impl FnOnce(&mut Round)) -> Result<u64, StoreError> {
+        let mut intake = self.intake();
+        if self.has_failed() {
+            return Err(HAS_FAILED);
+        }
+        let round = &mut intake.round;
+        write(round);
+        let number = round.number;
+        self.weight.store(round.weight, Ordering::Relaxed);
+        let is_first = round.opened_at.is_none();
+        round.opened_at.get_or_insert_with(Instant::now);
+        if intake.is_committer_waiting && (is_first || intake.round.must_sync()) {
+            intake.is_committer_waiting = false;
+            self.work.notify_one();
+        }
+        Ok(number)
+    }
+
+    /// Asks for a sync; the receiver hears when everything staged before is durable. It is dropped
+    /// unanswered when the commit fails.
+    pub(super) fn flush(&self) -> Result<oneshot::Receiver<()>, StoreError> {
+        let (sender, receiver) = oneshot::channel();
+        self.stage(|round| round.waiting.push(sender))?;
+        Ok(receiver)
+    }
+
+    /// Whether everything ever staged is committed.
+    pub(super) fn is_idle(&self) -> bool {
+        let round = &self.intake().round;
+        round.is_empty() && self.committed() + 1 == round.number
+    }
+
+    /// The last round that was committed.
+    pub(super) fn committed(&self) -> u64 {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    /// The committer is done with a round.
+    pub(super) fn note_committed(&self, round: u64) {
+        self.committed.store(round, Ordering::Release);
+    }
+
+    /// From now on nothing is taken.
+    pub(super) fn fail(&self) {
+        self.has_failed.store(true, Ordering::Release);
+    }
+
+    /// Whether a commit has failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
+    }
+
+    /// Has the committer stop once all is written.
+    pub(super) fn stop(&self) {
+        self.intake().is_stopping = true;
+        self.work.notify_one();
+    }
+
+    /// What is left in the queue after a failure.
+    pub(super) fn abandon(&self) -> Round {
+        std::mem::take(&mut self.intake().round)
+    }
+
+    /// Waits for work. `unsynced_since` is when the oldest write was made that no sync covers yet.
+    pub(super) fn next(&self, unsynced_since: Option<Instant>) -> Order {
+        let mut intake = self.intake();
+        loop {
+            if intake.round.must_sync() || (intake.is_stopping && !intake.round.is_empty()) {
+                return Order::Commit(self.take(&mut intake));
+            }
+            if intake.is_stopping {
+                return Order::Stop;
+            }
+            let write_at = intake.round.opened_at.map(|at| at + LAZY_WRITE_DELAY);
+            let sync_at = unsynced_since.map(|at| at + UNSYNCED_MAX);
+            let now = Instant::now();
+            if write_at.is_some_and(|at| at <= now) {
+                return Order::Commit(self.take(&mut intake));
+            }
+            if sync_at.is_some_and(|at| at <= now) {
+                return Order::Sync;
+            }
+            let wake_at = write_at.into_iter().chain(sync_at).min();
+            intake = self.wait(intake, wake_at.map(|at| at - now));
+        }
+    }
+
+    fn take(&self, intake: &mut MutexGuard<'_, Intake>) -> Round {
+        let next = Round {
+            number: intake.round.number + 1,
+            ..Round::default()
+        };
+        self.weight.store(0, Ordering::Relaxed);
+        std::mem::replace(&mut intake.round, next)
+    }
+
+    fn wait<'a>(
+        &self,
+        mut intake: MutexGuard<'a, Intake>,
+        timeout: Option<Duration>,
+    ) -> MutexGuard<'a, Intake> {
+        intake.is_committer_waiting = true;
+        let mut intake = match timeout {
+            Some(timeout) => {
+                let waited = self.work.wait_timeout(intake, timeout);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => self
+                .work
+                .wait(intake)
+                .unwrap_or_else(PoisonError::into_inner),
+        };
+        intake.is_committer_waiting = false;
+        intake
+    }
+
+    fn intake(&self) -> MutexGuard<'_, Intake> {
+        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

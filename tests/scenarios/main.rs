@@ -1,0 +1,23 @@
+//! Scenarios: the real binary, real sockets, one process for all of them.
+//!
+//! Each file is one theme and reads as stories. [`harness`] starts servers on free ports with a
+//! data directory of their own and ends them when the test does.
+
+mod acknowledgements;
+mod close_codes;
+mod collapse_and_cap;
+mod crashes;
+mod delivery;
+mod drain;
+mod endings;
+mod expiry;
+mod failed_sync;
+mod harness;
+mod idempotency;
+mod isolation;
+mod order;
+mod overload;
+mod refusals;
+mod secrecy;
+mod slow_and_silent;
+mod takeover;
