@@ -135,9 +135,8 @@ impl Conversation {
 
     /// The tokens of this session.
     pub fn tokens(&self) -> impl Iterator<Item = &TokenAddress> {
-        self.subscriptions
-            .iter()
-            .map(|subscription| &subscription.address)
+        let wanted = self.subscriptions.iter().filter(|it| it.is_wanted());
+        wanted.map(|subscription| &subscription.address)
     }
 
     /// Those of its tokens that belong to a project.
@@ -252,22 +251,38 @@ impl Conversation {
         if Some(address.device) != self.device {
             return Err("PERMISSION_DENIED");
         }
-        if self.find(address.id).is_none() {
-            if self.subscriptions.len() >= TOKENS_MAX {
-                return Err("RESOURCE_EXHAUSTED");
-            }
-            self.subscriptions
-                .push(Box::new(Subscription::new(address, sealed)));
+        if let Some(subscription) = self.find(address.id) {
+            subscription.put_back();
+            return Ok(address);
         }
+        if self.subscriptions.len() >= TOKENS_MAX {
+            self.make_room().ok_or("RESOURCE_EXHAUSTED")?;
+        }
+        self.subscriptions
+            .push(Box::new(Subscription::new(address, sealed)));
         Ok(address)
+    }
+
+    /// Gives up what was remembered of a token that the device has taken off.
+    fn make_room(&mut self) -> Option<()> {
+        let mut subscriptions = self.subscriptions.iter();
+        let forgettable = subscriptions.position(|it| it.may_be_forgotten())?;
+        self.subscriptions.remove(forgettable);
+        Some(())
     }
 
     fn on_unsubscribe(&mut self, text: &str, keys: &Keyring) -> Vec<Action> {
         let Ok((address, _)) = keys.open_text(text) else {
             return Vec::new();
         };
-        self.forget(address.id)
-            .map_or_else(Vec::new, |_| vec![Action::Detach(address.id)])
+        self.take_off(address.id).into_iter().collect()
+    }
+
+    /// Stops showing a token, and tells its router so.
+    fn take_off(&mut self, token: TokenId) -> Option<Action> {
+        let subscription = self.find(token).filter(|it| it.is_wanted())?;
+        subscription.take_off();
+        Some(Action::Detach(token))
     }
 
     /// An ack needs no subscription, but it bites only on tokens of this device.
@@ -354,7 +369,8 @@ impl Conversation {
                 deleted_up_to,
             }) => {
                 // Named twice, and the store had no answer the first time.
-                let subscription = self.find(token).ok_or("UNAVAILABLE")?;
+                let wanted = self.find(token).filter(|it| it.is_wanted());
+                let subscription = wanted.ok_or("UNAVAILABLE")?;
                 let shown = subscription.attached(syn_stored, acked, deleted_up_to);
                 afterwards.extend(shown.map(|shown| show(subscription, &shown)));
                 return Ok(syn_stored);
@@ -362,8 +378,9 @@ impl Conversation {
             Ok(Contact::Unregistered) => "UNREGISTERED",
             Err(_) => "UNAVAILABLE",
         };
-        if self.forget(token).is_some() {
-            afterwards.push(Action::Detach(token));
+        afterwards.extend(self.take_off(token));
+        if status == "UNREGISTERED" {
+            self.forget(token);
         }
         Err(status)
     }
@@ -446,7 +463,8 @@ impl Conversation {
         if is_opening {
             return Vec::new();
         }
-        self.forget(token).map_or_else(Vec::new, |subscription| {
+        let ended = self.forget(token).filter(|it| it.is_wanted());
+        ended.map_or_else(Vec::new, |subscription| {
             let token = subscription.sealed.to_text();
             vec![Action::Send(ServerFrame::Unregistered { token }.to_text())]
         })
@@ -464,7 +482,7 @@ impl Conversation {
             .subscriptions
             .iter()
             .position(|subscription| subscription.address.id == token)?;
-        Some(self.subscriptions.swap_remove(index))
+        Some(self.subscriptions.remove(index))
     }
 }
 

@@ -53,7 +53,7 @@ struct Token {
     has_ended: bool,
     /// The device holds it, by what it was told.
     is_held: bool,
-    /// Shown since it was last subscribed, and ever.
+    /// The last that this socket was shown, and all of them.
     last_shown: Syn,
     seen: BTreeSet<Syn>,
 }
@@ -182,11 +182,7 @@ impl World {
 
     fn begin(&mut self, state: &Value) {
         if let Some(token) = self.tokens.iter_mut().find(|it| state["token"] == it.text) {
-            let is_live = state["error"].is_null();
-            if is_live && !token.is_held {
-                token.last_shown = 0;
-            }
-            token.is_held = is_live;
+            token.is_held = state["error"].is_null();
         }
     }
 

@@ -28,6 +28,9 @@ pub struct Subscription {
     deleted_shown: Syn,
     unacked: ThinVec<Syn>,
     state: State,
+    /// A page is on its way: until it is here deliveries only raise `known`. It outlives an
+    /// unsubscribe, so there is never a second one.
+    is_reading: bool,
     suspected: bool,
 }
 
@@ -37,8 +40,9 @@ enum State {
     Attaching,
     /// Deliveries may be shown.
     Live,
-    /// A page is being read: deliveries only raise `known`.
-    Reading,
+    /// Taken off: shows nothing, but remembers what this socket has been shown, lest it come twice
+    /// when the token is put back.
+    Off,
 }
 
 /// Something to show to the device.
@@ -62,8 +66,34 @@ impl Subscription {
             deleted_shown: 0,
             unacked: ThinVec::new(),
             state: State::Attaching,
+            is_reading: false,
             suspected: false,
         }
+    }
+
+    /// The device wants the token again, after [`Self::take_off`] or twice in a row.
+    pub fn put_back(&mut self) {
+        if self.state == State::Off {
+            self.state = State::Attaching;
+        }
+    }
+
+    /// The device no longer wants the token on this socket.
+    pub fn take_off(&mut self) {
+        self.state = State::Off;
+        self.suspected = false;
+    }
+
+    /// Whether the device wants the token on this socket.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.state != State::Off
+    }
+
+    /// Nothing would go wrong without it but that pushes come twice.
+    #[must_use]
+    pub fn may_be_forgotten(&self) -> bool {
+        self.state == State::Off && !self.is_reading
     }
 
     /// The store has answered: everything up to `acked` is done with.
@@ -73,10 +103,7 @@ impl Subscription {
         acked: Syn,
         deleted_up_to: Option<Syn>,
     ) -> Option<Shown> {
-        // A token that is subscribed twice may have a page on its way.
-        if self.state == State::Attaching {
-            self.state = State::Live;
-        }
+        self.state = State::Live;
         self.cursor = self.cursor.max(acked);
         self.known = self.known.max(syn_stored);
         self.show_deleted(deleted_up_to)
@@ -90,6 +117,9 @@ impl Subscription {
 
     /// A settled push has come over the short way. `room`: the outbox can take more.
     pub fn deliver(&mut self, delivery: &Delivery, room: bool, now: Millis) -> Vec<Shown> {
+        if self.state == State::Off {
+            return Vec::new();
+        }
         self.known = self.known.max(delivery.syn_stored);
         if self.state == State::Attaching {
             // Nothing goes before the answer to hello; a page will tell of what was dropped.
@@ -99,7 +129,7 @@ impl Subscription {
         let deleted = self.show_deleted(delivery.deleted_up_to);
         let mut shown: Vec<Shown> = deleted.into_iter().collect();
         let next_in_line = self.cursor >= delivery.prev_syn && self.cursor < delivery.push.syn;
-        if self.state == State::Live && next_in_line && room && self.window() > 0 {
+        if next_in_line && !self.is_reading && room && self.window() > 0 {
             self.cursor = delivery.push.syn;
             if !delivery.push.is_expired(now) {
                 self.unacked.push(delivery.push.syn);
@@ -112,28 +142,27 @@ impl Subscription {
     /// A delivery may have been lost on the way: the next read looks past everything heard of, and
     /// its page tells the true watermark.
     pub fn suspect(&mut self) {
-        self.suspected = true;
+        self.suspected = self.is_wanted();
     }
 
     /// Whether the store must be read, and from where; the subscription counts as reading from
     /// now on.
     pub fn start_reading(&mut self) -> Option<(Syn, usize)> {
-        let nothing_new = self.cursor >= self.known && !self.suspected;
-        if self.state != State::Live || nothing_new || self.window() == 0 {
+        if self.state != State::Live || self.is_reading || !self.is_behind() {
             return None;
         }
-        self.state = State::Reading;
+        self.is_reading = true;
         self.suspected = false;
         Some((self.cursor, self.window()))
     }
 
     /// A page that [`Self::start_reading`] asked for.
     pub fn page(&mut self, page: Page, now: Millis) -> Vec<Shown> {
-        if self.state != State::Reading {
-            // The token was taken off and put back meanwhile.
+        self.is_reading = false;
+        if self.state != State::Live {
+            // The token was taken off meanwhile; once it is put back, the next read begins there.
             return Vec::new();
         }
-        self.state = State::Live;
         self.known = self.known.max(page.syn_stored);
         let mut shown = Vec::with_capacity(page.pushes.len() + 1);
         shown.extend(self.show_deleted(page.deleted_up_to));
@@ -150,10 +179,8 @@ impl Subscription {
 
     /// The page could not be read: a later [`Self::start_reading`] asks again.
     pub fn page_failed(&mut self) {
-        if self.state == State::Reading {
-            self.state = State::Live;
-            self.suspected = true;
-        }
+        self.is_reading = false;
+        self.suspect();
     }
 
     /// Everything up to `syn` is acknowledged.
@@ -172,8 +199,16 @@ impl Subscription {
     /// Nothing is being waited for, so the session may park.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        let nothing_new = self.cursor >= self.known && !self.suspected;
-        self.state == State::Live && (nothing_new || self.window() == 0)
+        match self.state {
+            State::Attaching => false,
+            State::Live => !self.is_reading && !self.is_behind(),
+            State::Off => !self.is_reading,
+        }
+    }
+
+    /// There is something to read, and the window has room for it.
+    fn is_behind(&self) -> bool {
+        (self.cursor < self.known || self.suspected) && self.window() > 0
     }
 }
 
