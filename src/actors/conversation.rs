@@ -1,93 +1,21 @@
 //! What a device and the server say to each other: the pure half of Session. It has no socket, no
 //! clock and no store; it takes what happened and answers with what to do.
 
-use herald_protocol::{DeviceFrame, Hello, ServerFrame, TokenCursor, TokenState, Welcome};
+use herald_protocol::{DeviceFrame, Hello, ServerFrame, TokenCursor};
 use thin_vec::ThinVec;
 
+use crate::actors::action::{Action, Attached, Attachment, Right};
 use crate::actors::close_reason::CloseReason;
+use crate::actors::opening::{Greeting, Opening};
 use crate::actors::routing_table::Epoch;
 use crate::actors::subscription::{Shown, Subscription};
 use crate::clock::Millis;
 use crate::push::{Delivery, Syn};
-use crate::store::{Contact, Page, StoreError};
+use crate::store::{Contact, Page};
 use crate::token::{DeviceId, Keyring, ProjectHash, TokenAddress, TokenError, TokenId};
 
 /// Tokens of one session, hello and subscribe together.
 pub const TOKENS_MAX: usize = 100;
-
-/// What the session is to do.
-#[derive(Debug)]
-pub enum Action {
-    /// Send this text frame.
-    Send(String),
-    /// Ask who else holds the device (at hello) and what the store knows of these tokens; no frame
-    /// of the device is read until [`Conversation::attached`] was called with the answers.
-    Attach {
-        /// A claim at hello, the claim's number later.
-        right: Right,
-        /// The tokens, each with the smallest syn the device has not seen.
-        tokens: Vec<(TokenAddress, Syn)>,
-    },
-    /// Let the token's router know that this session no longer wants it; no frame of the device is
-    /// read until it does, or it would forget a token that was subscribed again.
-    Detach(TokenId),
-    /// Acknowledge; [`Conversation::acked`] takes the store's answer.
-    Ack(TokenAddress, Syn),
-    /// Read a page; [`Conversation::page`] takes it.
-    Read {
-        /// Of this token.
-        address: TokenAddress,
-        /// From here, exclusive.
-        after: Syn,
-        /// At most this many.
-        limit: usize,
-    },
-    /// A push was written after having been accepted then.
-    Delivered {
-        /// When it was accepted.
-        accepted_at: Millis,
-        /// It came over the short way, not out of the store.
-        live: bool,
-    },
-    /// End the session.
-    Close(CloseReason),
-}
-
-/// By what right a session asks for tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Right {
-    /// It is the device's only session from now on.
-    Claim(DeviceId),
-    /// It has claimed the device before.
-    Held(Epoch),
-}
-
-/// The answer to [`Action::Attach`].
-#[derive(Debug)]
-pub struct Attachment {
-    /// The number of the session's claim.
-    pub epoch: Epoch,
-    /// One for each token, in order.
-    pub answers: Vec<Attached>,
-}
-
-/// How attaching one token ended.
-pub type Attached = Result<Contact, StoreError>;
-
-/// A hello or subscribe that waits for the store.
-#[derive(Debug)]
-struct Opening {
-    is_hello: bool,
-    entries: Vec<OpeningEntry>,
-}
-
-#[derive(Debug)]
-struct OpeningEntry {
-    text: String,
-    asked: Result<TokenId, &'static str>,
-    /// The token ended while the store was asked.
-    has_ended: bool,
-}
 
 /// A device's side of one session.
 #[derive(Debug, Default)]
@@ -98,17 +26,6 @@ pub struct Conversation {
     epoch: Epoch,
     subscriptions: ThinVec<Box<Subscription>>,
     opening: Option<Box<Opening>>,
-}
-
-/// What a hello's answer carries beside its tokens.
-#[derive(Debug, Clone)]
-pub struct Greeting {
-    /// Names the session in logs.
-    pub session: String,
-    /// The server's clock.
-    pub time: Millis,
-    /// The ping interval asked of the device.
-    pub ping_interval_ms: u64,
 }
 
 impl Conversation {
@@ -218,7 +135,7 @@ impl Conversation {
     /// Asks for what the store knows of these tokens.
     fn open(&mut self, right: Right, cursors: Vec<TokenCursor>, keys: &Keyring) -> Vec<Action> {
         let mut tokens = Vec::with_capacity(cursors.len());
-        let mut entries = Vec::with_capacity(cursors.len());
+        let mut opening = Opening::new(matches!(right, Right::Claim(_)));
         for TokenCursor {
             token: text,
             min_syn,
@@ -228,16 +145,9 @@ impl Conversation {
                 tokens.push((address, min_syn));
                 address.id
             });
-            entries.push(OpeningEntry {
-                text,
-                asked,
-                has_ended: false,
-            });
+            opening.add(text, asked);
         }
-        self.opening = Some(Box::new(Opening {
-            is_hello: matches!(right, Right::Claim(_)),
-            entries,
-        }));
+        self.opening = Some(Box::new(opening));
         vec![Action::Attach { right, tokens }]
     }
 
@@ -301,57 +211,14 @@ impl Conversation {
             return Vec::new();
         };
         self.epoch = attachment.epoch;
-        let mut actions = Vec::new();
         let mut afterwards = Vec::new();
-        let mut states = Vec::with_capacity(opening.entries.len());
-        let mut answers = attachment.answers.into_iter();
-        for OpeningEntry {
-            text,
-            asked,
-            has_ended,
-        } in opening.entries
-        {
-            let state = asked.and_then(|token| {
-                let answer = answers
-                    .next()
-                    .unwrap_or(Err(StoreError::Unavailable("no answer")));
-                let answer = if has_ended {
-                    Ok(Contact::Unregistered)
-                } else {
-                    answer
-                };
-                self.take_answer(token, answer, &mut afterwards)
-            });
-            states.push(match state {
-                Ok(syn_stored) => TokenState {
-                    token: text,
-                    syn_stored: Some(syn_stored),
-                    error: None,
-                },
-                Err(status) => TokenState {
-                    token: text,
-                    syn_stored: None,
-                    error: Some(status.to_owned()),
-                },
-            });
-        }
-        if opening.is_hello {
-            let Greeting {
-                session,
-                time,
-                ping_interval_ms,
-            } = greeting;
-            let welcome = Welcome {
-                session,
-                time,
-                ping_interval_ms,
-                tokens: states,
-            };
-            actions.push(Action::Send(ServerFrame::Welcome(welcome).to_text()));
-        } else {
-            let subscribed = states.into_iter().map(ServerFrame::Subscribed);
-            actions.extend(subscribed.map(|frame| Action::Send(frame.to_text())));
-        }
+        let frames = opening.answer(attachment.answers, greeting, |token, answer| {
+            self.take_answer(token, answer, &mut afterwards)
+        });
+        let mut actions: Vec<Action> = frames
+            .iter()
+            .map(|frame| Action::Send(frame.to_text()))
+            .collect();
         actions.append(&mut afterwards);
         actions
     }
@@ -451,16 +318,9 @@ impl Conversation {
     /// The token ended while connected. A device that waits for the answer to its hello or subscribe
     /// reads it there.
     pub fn on_ended(&mut self, token: TokenId) -> Vec<Action> {
-        let entries = self
-            .opening
-            .iter_mut()
-            .flat_map(|opening| &mut opening.entries);
-        let mut is_opening = false;
-        for entry in entries.filter(|entry| entry.asked == Ok(token)) {
-            entry.has_ended = true;
-            is_opening = true;
-        }
-        if is_opening {
+        if let Some(opening) = &mut self.opening
+            && opening.end(token)
+        {
             return Vec::new();
         }
         let ended = self.forget(token).filter(|it| it.is_wanted());

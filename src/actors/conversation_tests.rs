@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::push::{MessageId, Push};
+use crate::store::StoreError;
 use crate::token::Key;
 
 const NOW: Millis = 1_000_000;

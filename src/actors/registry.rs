@@ -20,29 +20,12 @@ use crate::actors::Node;
 use crate::actors::close_reason::CloseReason;
 use crate::actors::conversation::Conversation;
 use crate::actors::messages::{Beat, CloseAll, EndProject, Notify, SessionEvent};
+use crate::actors::missed::Missed;
 use crate::actors::parking::ParkingLot;
 use crate::actors::session::Session;
 pub use crate::actors::session_key::{SEATS_MAX, SessionKey, WORKERS_MAX};
 use crate::actors::stream::DeviceStream;
 use crate::actors::timing_wheel::{TICK_MS, TimingWheel};
-use crate::token::{ProjectHash, TokenId};
-
-/// What could not be put into an awake session's mailbox; it looks here after each turn.
-#[derive(Debug, Default)]
-pub struct Missed {
-    /// Deliveries were lost.
-    pub behind: bool,
-    /// A newer session took over.
-    pub replaced: bool,
-    /// The node restarts; come back after so many milliseconds.
-    pub restart: Option<u64>,
-    /// Deadlines want a look.
-    pub check: bool,
-    /// These tokens ended. Bounded by the tokens of one session.
-    pub ended: Vec<TokenId>,
-    /// All tokens of these projects ended. Bounded by how often an operator deletes one.
-    pub ended_projects: Vec<ProjectHash>,
-}
 
 /// The registry's line to one awake session.
 pub struct Line<S: DeviceStream> {
@@ -299,20 +282,6 @@ impl<S: DeviceStream> Sessions<S> {
             .iter()
             .map(|(seat, held)| SessionKey::new(self.worker, seat, held.serial))
             .collect()
-    }
-}
-
-impl Missed {
-    fn note(&mut self, event: SessionEvent) {
-        match event {
-            SessionEvent::Deliver(_) | SessionEvent::Behind(_) => self.behind = true,
-            SessionEvent::Replaced => self.replaced = true,
-            SessionEvent::Restart { retry_ms } => self.restart = Some(retry_ms),
-            SessionEvent::EndProject(project) => self.ended_projects.push(project),
-            SessionEvent::Ended(token) => self.ended.push(token),
-            // The next look at the deadlines is asked for by the session itself.
-            SessionEvent::Check => self.check = true,
-        }
     }
 }
 

@@ -1,9 +1,11 @@
-//! Session, one per awake device socket: carries bytes between a stream and a [`Conversation`].
+//! Session, one per awake device socket: carries messages between a [`Wire`] and a [`Conversation`].
 //!
-//! Owns: the stream and what is half read or half written. Hears: events from the registry, its own
+//! Owns: both of them. Hears: events from the registry, its own
 //! answers from store and routers. Tells: Routers (claim, attach, detach), the store (contact,
 //! read, ack). Limits: its mailbox, the outbox, one hello or subscribe at a time. All decisions are
-//! the conversation's; this file only moves bytes and minds deadlines.
+//! the conversation's; this file only carries and minds deadlines.
+
+mod asking;
 
 use std::cell::{Cell, RefCell};
 use std::pin::Pin;
@@ -11,20 +13,16 @@ use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use actix::prelude::*;
-use bytes::{Buf, BytesMut};
 
+use crate::actors::action::Action;
 use crate::actors::close_reason::CloseReason;
-use crate::actors::conversation::{Action, Conversation, Greeting, Right};
-use crate::actors::frames::{Framing, Incoming};
+use crate::actors::conversation::Conversation;
+use crate::actors::frames::Incoming;
 use crate::actors::messages::SessionEvent;
-use crate::actors::registry::{Missed, SessionKey, Sessions};
-use crate::actors::stream::{DeviceStream, NotParked};
-use crate::metrics::Handshake;
-use crate::push::Syn;
-use crate::token::{TokenAddress, TokenId};
-
-/// Bytes read from a stream at a time: a device's frames are small.
-const READ_BYTES: usize = 2 * 1024;
+use crate::actors::missed::Missed;
+use crate::actors::registry::{SessionKey, Sessions};
+use crate::actors::stream::DeviceStream;
+use crate::actors::wire::Wire;
 
 /// Messages taken from one stream before others get their turn.
 const MESSAGES_PER_TURN: usize = 32;
@@ -36,10 +34,7 @@ const CLOSE_PATIENCE_MS: u64 = 1_000;
 pub struct Session<S: DeviceStream> {
     key: SessionKey,
     sessions: Rc<Sessions<S>>,
-    stream: Option<S>,
-    framing: Framing,
-    input: BytesMut,
-    output: BytesMut,
+    wire: Wire<S>,
     conversation: Conversation,
     /// Store calls whose answers are still to come.
     asking: usize,
@@ -48,8 +43,6 @@ pub struct Session<S: DeviceStream> {
     opened_ms: u64,
     last_heard_ms: u64,
     last_active_ms: u64,
-    /// Since when the stream takes no bytes.
-    stalled_since_ms: Option<u64>,
     closing: Option<Closing>,
     parked: bool,
     /// Wakes the pump; set when it first runs.
@@ -61,8 +54,6 @@ pub struct Session<S: DeviceStream> {
 struct Closing {
     reason: CloseReason,
     since_ms: u64,
-    /// Our side of the stream is shut; only the peer's end is awaited.
-    shut: bool,
 }
 
 impl<S: DeviceStream> Session<S> {
@@ -81,17 +72,13 @@ impl<S: DeviceStream> Session<S> {
         Self {
             key,
             sessions,
-            stream: Some(stream),
-            framing: Framing::default(),
-            input: BytesMut::from(leftover),
-            output: BytesMut::new(),
+            wire: Wire::new(stream, leftover),
             conversation,
             asking: 0,
             detaching: 0,
             opened_ms: heard_ms,
             last_heard_ms: heard_ms,
             last_active_ms: now,
-            stalled_since_ms: None,
             closing: None,
             parked: false,
             waker: None,
@@ -114,7 +101,7 @@ impl<S: DeviceStream> Session<S> {
         if !self.conversation.is_greeted() {
             next = next.min(self.opened_ms + settings.hello_timeout_ms);
         }
-        if let Some(stalled) = self.stalled_since_ms {
+        if let Some(stalled) = self.wire.stalled_since_ms() {
             next = next.min(stalled + settings.write_timeout_ms);
         }
         if let Some(closing) = &self.closing {
@@ -126,7 +113,7 @@ impl<S: DeviceStream> Session<S> {
     }
 
     fn has_room(&self) -> bool {
-        self.output.len() < self.sessions.node().settings().outbox_bytes
+        self.wire.unsent() < self.sessions.node().settings().outbox_bytes
     }
 
     // --- What the conversation wants ---------------------------------------------------------
@@ -134,7 +121,7 @@ impl<S: DeviceStream> Session<S> {
     fn perform(&mut self, actions: Vec<Action>, context: &mut Context<Self>) {
         for action in actions {
             match action {
-                Action::Send(text) => self.framing.write_text(text, &mut self.output),
+                Action::Send(text) => self.wire.write_text(text),
                 Action::Delivered { accepted_at, live } => {
                     self.sessions.node().push_written(accepted_at, live);
                 }
@@ -151,102 +138,6 @@ impl<S: DeviceStream> Session<S> {
         }
     }
 
-    fn attach(
-        &mut self,
-        right: Right,
-        tokens: Vec<(TokenAddress, Syn)>,
-        context: &mut Context<Self>,
-    ) {
-        let (node, key) = (self.sessions.node().clone(), self.key);
-        let is_hello = matches!(right, Right::Claim(_));
-        self.asking += 1;
-        let asked = async move { node.attach(key, right, tokens).await };
-        context.spawn(asked.into_actor(self).map(
-            move |attachment, session: &mut Self, context| {
-                session.answered();
-                let node = session.sessions.node();
-                let greeting = Greeting {
-                    session: format!("{:?}", session.key),
-                    time: node.clock().now(),
-                    ping_interval_ms: node.settings().ping_interval_ms,
-                };
-                if session.closing.is_none() {
-                    if is_hello {
-                        node.metrics().handshakes.count(Handshake::Welcome);
-                    }
-                    let actions = session.conversation.attached(attachment, greeting);
-                    session.perform(actions, context);
-                    session.read_wanted(context);
-                }
-            },
-        ));
-    }
-
-    fn detach(&mut self, token: TokenId, context: &mut Context<Self>) {
-        let detaching = self.sessions.node().detach(self.key, None, vec![token]);
-        self.asking += 1;
-        self.detaching += 1;
-        context.spawn(detaching.into_actor(self).map(|_, session: &mut Self, _| {
-            session.answered();
-            session.detaching -= 1;
-        }));
-    }
-
-    fn ack(&mut self, address: TokenAddress, syn: Syn, context: &mut Context<Self>) {
-        let node = self.sessions.node().clone();
-        self.asking += 1;
-        let acked = async move { node.ack(&address, syn).await };
-        context.spawn(
-            acked
-                .into_actor(self)
-                .map(move |acked, session: &mut Self, context| {
-                    session.answered();
-                    // A lost ack is a repeated push, not a lost one.
-                    if let Ok(syn) = acked {
-                        session.conversation.acked(address.id, syn);
-                        session.read_wanted(context);
-                    }
-                }),
-        );
-    }
-
-    fn read(
-        &mut self,
-        address: TokenAddress,
-        after: Syn,
-        limit: usize,
-        context: &mut Context<Self>,
-    ) {
-        let node = self.sessions.node().clone();
-        self.asking += 1;
-        let read = async move { node.read_for_session(&address, after, limit).await };
-        context.spawn(
-            read.into_actor(self)
-                .map(move |page, session: &mut Self, context| {
-                    session.answered();
-                    match page {
-                        Ok(page) if session.closing.is_none() => {
-                            let now = session.sessions.node().clock().now();
-                            let actions = session.conversation.page(address.id, page, now);
-                            session.perform(actions, context);
-                            session.read_wanted(context);
-                        }
-                        // The next look at the deadlines asks again: not at once, the store has trouble.
-                        _ => session.conversation.page_failed(address.id),
-                    }
-                }),
-        );
-    }
-
-    /// An answer has come, and with it maybe something to write. The pump may have had its turn in
-    /// this poll of the actor already, so it is asked for another.
-    fn answered(&mut self) {
-        self.asking -= 1;
-        if let Some(waker) = &self.waker {
-            waker.wake_by_ref();
-        }
-    }
-
     fn read_wanted(&mut self, context: &mut Context<Self>) {
         if self.closing.is_none() {
             let wanted = self.conversation.wanted(self.has_room());
@@ -258,23 +149,16 @@ impl<S: DeviceStream> Session<S> {
         if self.closing.is_some() {
             return;
         }
-        if let Some(frame) = reason.error_frame() {
-            self.framing.write_text(frame.to_text(), &mut self.output);
-        }
-        self.framing.write_close(&reason, &mut self.output);
+        self.wire.write_close(&reason);
         let since_ms = self.sessions.now_ms();
-        self.closing = Some(Closing {
-            reason,
-            since_ms,
-            shut: false,
-        });
+        self.closing = Some(Closing { reason, since_ms });
         self.sessions
             .check_at(self.key, since_ms + CLOSE_PATIENCE_MS);
     }
 
-    // --- Bytes -------------------------------------------------------------------------------
+    // --- To and from the wire ----------------------------------------------------------------
 
-    /// Moves bytes until nothing more can be moved. `Break` means that the stream is at its end.
+    /// Moves bytes until nothing more can be moved; true once the stream is at its end.
     fn pump(
         &mut self,
         context: &mut Context<Self>,
@@ -290,9 +174,9 @@ impl<S: DeviceStream> Session<S> {
             if self.closing.is_none() && self.take_message(context) {
                 continue;
             }
-            match self.fill(cx)? {
+            match self.wire.poll_fill(cx)? {
                 Poll::Ready(0) => return Ok(true),
-                Poll::Ready(_) => {}
+                Poll::Ready(_) => self.heard(),
                 Poll::Pending => return Ok(false),
             }
         }
@@ -301,81 +185,36 @@ impl<S: DeviceStream> Session<S> {
         Ok(false)
     }
 
-    /// Reads some bytes; 0 at the end of the stream.
-    fn fill(&mut self, cx: &mut TaskContext<'_>) -> std::io::Result<Poll<usize>> {
-        let Some(stream) = self.stream.as_mut() else {
-            return Ok(Poll::Pending);
-        };
-        let mut bytes = [0; READ_BYTES];
-        let mut buffer = tokio::io::ReadBuf::new(&mut bytes);
-        match Pin::new(stream).poll_read(cx, &mut buffer)? {
-            Poll::Pending => Ok(Poll::Pending),
-            Poll::Ready(()) => {
-                let filled = buffer.filled();
-                // What a peer says after our close is only read to let it finish.
-                if self.closing.is_none() {
-                    self.input.extend_from_slice(filled);
-                    self.last_heard_ms = self.sessions.now_ms();
-                    self.last_active_ms = self.last_heard_ms;
-                }
-                Ok(Poll::Ready(filled.len()))
-            }
+    fn heard(&mut self) {
+        if self.closing.is_none() {
+            self.last_heard_ms = self.sessions.now_ms();
+            self.last_active_ms = self.last_heard_ms;
         }
     }
 
-    /// Takes one message out of what was read; false when more bytes are needed.
+    fn flush(&mut self, cx: &mut TaskContext<'_>) -> std::io::Result<()> {
+        let now = self.sessions.now_ms();
+        if self.wire.flush(now, cx)? > 0 {
+            self.last_active_ms = now;
+        }
+        Ok(())
+    }
+
+    /// Takes one message from the wire; false when more bytes are needed.
     fn take_message(&mut self, context: &mut Context<Self>) -> bool {
-        match self.framing.read(&mut self.input) {
-            Ok(None) => {
-                if self.input.is_empty() {
-                    // The buffer of a burst is not kept by an idle session.
-                    self.input = BytesMut::new();
-                }
-                return false;
-            }
+        match self.wire.next_message() {
+            Ok(None) => return false,
             Ok(Some(Incoming::Text(text))) => {
                 let node = self.sessions.node().clone();
                 let actions = self.conversation.on_text(&text, node.keys());
                 self.perform(actions, context);
             }
-            Ok(Some(Incoming::Ping(bytes))) => self.framing.write_pong(bytes, &mut self.output),
+            Ok(Some(Incoming::Ping(bytes))) => self.wire.write_pong(bytes),
             Ok(Some(Incoming::Pong)) => {}
             Ok(Some(Incoming::Close)) => self.close(CloseReason::Gone),
             Err(reason) => self.close(reason),
         }
         true
-    }
-
-    /// Writes what waits; shuts the stream after the last byte of a closing session.
-    fn flush(&mut self, cx: &mut TaskContext<'_>) -> std::io::Result<()> {
-        let Some(stream) = self.stream.as_mut() else {
-            return Ok(());
-        };
-        let now = self.sessions.now_ms();
-        while !self.output.is_empty() {
-            match Pin::new(&mut *stream).poll_write(cx, &self.output)? {
-                Poll::Ready(0) => return Err(std::io::ErrorKind::WriteZero.into()),
-                Poll::Ready(written) => {
-                    self.output.advance(written);
-                    self.stalled_since_ms = None;
-                    self.last_active_ms = now;
-                }
-                Poll::Pending => {
-                    self.stalled_since_ms.get_or_insert(now);
-                    return Ok(());
-                }
-            }
-        }
-        self.output = BytesMut::new();
-        let flushed = Pin::new(&mut *stream).poll_flush(cx)?;
-        if let Some(closing) = &mut self.closing
-            && !closing.shut
-            && flushed.is_ready()
-            && Pin::new(stream).poll_shutdown(cx)?.is_ready()
-        {
-            closing.shut = true;
-        }
-        Ok(())
     }
 
     // --- Events and deadlines ----------------------------------------------------------------
@@ -450,7 +289,8 @@ impl<S: DeviceStream> Session<S> {
         } else if now >= self.last_heard_ms + settings.silent_after_ms() {
             self.close(CloseReason::Silent);
         } else if self
-            .stalled_since_ms
+            .wire
+            .stalled_since_ms()
             .is_some_and(|since| now >= since + settings.write_timeout_ms)
         {
             let retry_ms = self.sessions.node().slow_reader_retry_ms();
@@ -467,17 +307,15 @@ impl<S: DeviceStream> Session<S> {
     /// Leaves the conversation and the socket in the registry and stops. False when something is
     /// still in flight, or the stream cannot leave the runtime.
     fn park(&mut self, context: &mut Context<Self>) -> bool {
-        let idle = self.conversation.is_quiet()
+        let is_idle = self.conversation.is_quiet()
             && self.asking == 0
             && self.queued.get() == 0
-            && self.input.is_empty()
-            && self.output.is_empty()
-            && self.framing.is_empty();
-        let Some(stream) = self.stream.take_if(|_| idle) else {
+            && self.wire.is_idle();
+        if !is_idle {
             return false;
-        };
-        match stream.park() {
-            Ok(socket) => {
+        }
+        match self.wire.park() {
+            Ok(Some(socket)) => {
                 let conversation = std::mem::take(&mut self.conversation);
                 self.parked = true;
                 self.sessions
@@ -485,12 +323,11 @@ impl<S: DeviceStream> Session<S> {
                 context.stop();
                 true
             }
-            Err(NotParked::Stays(stream)) => {
-                self.stream = Some(stream);
+            Ok(None) => {
                 self.last_active_ms = self.sessions.now_ms();
                 false
             }
-            Err(NotParked::Broken(error)) => {
+            Err(error) => {
                 tracing::debug!(%error, "a socket broke while it was parked");
                 context.stop();
                 true

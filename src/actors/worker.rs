@@ -4,12 +4,13 @@ use std::rc::Rc;
 
 use actix::prelude::*;
 
+use crate::actors::Node;
 use crate::actors::conversation::Conversation;
+use crate::actors::node::Worker;
 use crate::actors::registry::{Registry, Sessions, WORKERS_MAX};
 use crate::actors::router::Router;
 use crate::actors::storage::Storage;
 use crate::actors::stream::DeviceStream;
-use crate::actors::{Node, Worker};
 use crate::token::DeviceId;
 
 /// The way in for sockets of one worker.
@@ -56,12 +57,8 @@ pub fn start<S: DeviceStream>(node: &Node, index: usize) -> std::io::Result<Entr
         close_all: registry.clone().recipient(),
         beat: registry.recipient(),
     };
-    let seat = node
-        .0
-        .workers
-        .get(index)
-        .ok_or_else(|| refused("no such worker"))?;
-    seat.set(worker)
-        .map_err(|_| refused("this worker runs already"))?;
+    if !node.seat(index, worker) {
+        return Err(refused("no such worker, or it runs already"));
+    }
     Ok(Entrance { sessions })
 }
