@@ -1,0 +1,327 @@
+//! The one door to the actors: what senders, devices and operators may ask of a node. No actor
+//! stands in a signature here.
+
+pub mod settings;
+mod within;
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use actix::prelude::*;
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::actors::action::Attached;
+use crate::actors::messages::{Append, Beat, CloseAll, EndProject, EndToken, Notify};
+use crate::actors::node::settings::NodeSettings;
+use crate::actors::once::Once;
+use crate::actors::router::Router;
+use crate::actors::storage::Storage;
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+use crate::push::{MessageId, NewPush, Syn};
+use crate::store::{Appended, Contact, Page, PageLimit, Store, StoreError};
+use crate::token::{Keyring, ProjectHash, TokenAddress};
+
+/// Why a push was not appended.
+#[derive(Debug, Clone, Error)]
+pub enum AppendError {
+    /// Its token has too many sends waiting.
+    #[error("too many sends of this token are waiting")]
+    TokenBusy,
+    /// The node has too many sends waiting.
+    #[error("too many sends are waiting")]
+    NodeBusy,
+    /// No outcome in time: it may still come.
+    #[error("no outcome in time")]
+    TimedOut,
+    /// The store's own answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// How a send ended, if it was not refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// Durable, now or by an earlier send with the same idempotency key.
+    Stored(MessageId),
+    /// The token is dead.
+    Unregistered,
+}
+
+/// Everything a running node shares. Cheap to clone.
+#[derive(Clone)]
+pub struct Node(Arc<Shared>);
+
+struct Shared {
+    settings: NodeSettings,
+    store: Arc<dyn Store>,
+    clock: Clock,
+    keys: Arc<Keyring>,
+    metrics: Arc<Metrics>,
+    is_live_project: LiveProject,
+    workers: Vec<OnceLock<Worker>>,
+    sessions: AtomicUsize,
+    sends: AtomicUsize,
+    draining: AtomicBool,
+    once: Once,
+}
+
+/// Whether a project exists and was not deleted.
+pub type LiveProject = Arc<dyn Fn(ProjectHash) -> bool + Send + Sync>;
+
+/// The actors of one worker, once it has started.
+pub(in crate::actors) struct Worker {
+    pub storage: Addr<Storage>,
+    pub router: Addr<Router>,
+    pub notify: Recipient<Notify>,
+    pub end_project: Recipient<EndProject>,
+    pub close_all: Recipient<CloseAll>,
+    pub beat: Recipient<Beat>,
+}
+
+impl Node {
+    /// A node whose workers are still to be started, see [`crate::actors::worker::start`].
+    #[must_use]
+    pub fn new(
+        settings: NodeSettings,
+        store: Arc<dyn Store>,
+        clock: Clock,
+        keys: Arc<Keyring>,
+        metrics: Arc<Metrics>,
+        is_live_project: LiveProject,
+    ) -> Self {
+        let workers = (0..settings.workers).map(|_| OnceLock::new()).collect();
+        Self(Arc::new(Shared {
+            settings,
+            store,
+            clock,
+            keys,
+            metrics,
+            is_live_project,
+            workers,
+            sessions: AtomicUsize::new(0),
+            sends: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            once: Once::default(),
+        }))
+    }
+
+    /// The settings that actors follow.
+    #[must_use]
+    pub fn settings(&self) -> &NodeSettings {
+        &self.0.settings
+    }
+
+    /// The node's clock.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.0.clock
+    }
+
+    /// What seals and opens tokens.
+    #[must_use]
+    pub fn keys(&self) -> &Keyring {
+        &self.0.keys
+    }
+
+    /// The node's metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub(in crate::actors) fn store(&self) -> &dyn Store {
+        &*self.0.store
+    }
+
+    pub(in crate::actors) fn workers(&self) -> usize {
+        self.0.workers.len()
+    }
+
+    fn worker_of(&self, shard_hash: u64) -> Option<&Worker> {
+        let count = self.0.workers.len() as u64;
+        let index = usize::try_from(shard_hash % count.max(1)).unwrap_or(0);
+        self.0.workers.get(index)?.get()
+    }
+
+    // --- For senders -------------------------------------------------------------------------
+
+    /// Numbers a push, makes it durable and starts its delivery; at most once for one idempotency
+    /// key: a repeat waits for the first and gets its answer.
+    ///
+    /// # Errors
+    /// [`AppendError`]: refused for certain, or the outcome is unknown.
+    pub async fn send(&self, push: NewPush) -> Result<Sent, AppendError> {
+        let _running = Running::count(&self.0.sends);
+        let patience = Duration::from_millis(self.0.settings.append_timeout_ms);
+        let sent = async {
+            match push.idempotency {
+                Some(key) => self.0.once.run(self, key, push).await,
+                None => self.append(push).await,
+            }
+        };
+        tokio::time::timeout(patience, sent)
+            .await
+            .unwrap_or(Err(AppendError::TimedOut))
+    }
+
+    pub(in crate::actors) async fn append(&self, push: NewPush) -> Result<Sent, AppendError> {
+        let message_id = push.message_id;
+        let (reply, answer) = oneshot::channel();
+        let worker = self
+            .worker_of(push.address.id.shard_hash())
+            .ok_or(AppendError::NodeBusy)?;
+        if worker.storage.try_send(Append { push, reply }).is_err() {
+            return Err(AppendError::NodeBusy);
+        }
+        match answer.await {
+            Ok(Ok(Appended::Stored { .. })) => Ok(Sent::Stored(message_id)),
+            Ok(Ok(Appended::Unregistered)) => Ok(Sent::Unregistered),
+            Ok(Err(error)) => Err(error),
+            // The actor is gone without a word: the process is ending.
+            Err(_) => Err(StoreError::OutcomeUnknown("the storage actor stopped").into()),
+        }
+    }
+
+    // --- For devices -------------------------------------------------------------------------
+
+    /// A device has shown up for a token.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn contact(&self, address: &TokenAddress, min_syn: Syn) -> Attached {
+        if !(self.0.is_live_project)(address.project) {
+            return Ok(Contact::Unregistered);
+        }
+        self.store()
+            .contact(address, min_syn.max(1), self.0.clock.now())
+            .await
+    }
+
+    /// Whether a push for this token would be taken now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn is_registered(&self, address: &TokenAddress) -> Result<bool, StoreError> {
+        self.store()
+            .is_registered(address, self.0.clock.now())
+            .await
+    }
+
+    /// Reads a page of a token's log.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn read(
+        &self,
+        address: &TokenAddress,
+        after: Syn,
+        limit: PageLimit,
+    ) -> Result<Page, StoreError> {
+        self.store()
+            .read(address, after, limit, self.0.clock.now())
+            .await
+    }
+
+    /// Ends a token for ever, and tells the session that holds it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete_token(&self, address: &TokenAddress) -> Result<(), StoreError> {
+        self.store()
+            .delete_token(address, self.0.clock.now())
+            .await?;
+        if let Some(worker) = self.worker_of(address.id.shard_hash()) {
+            // Waits for room: an end must be heard.
+            let _ = worker.router.send(EndToken(address.id)).await;
+        }
+        Ok(())
+    }
+
+    // --- For operators and the composition root ----------------------------------------------
+
+    /// Ends all tokens of a project.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn end_project(&self, project: ProjectHash) -> Result<(), StoreError> {
+        for worker in self.0.workers.iter().filter_map(OnceLock::get) {
+            let _ = worker.end_project.send(EndProject(project)).await;
+        }
+        self.store()
+            .delete_tokens_of(project, self.0.clock.now())
+            .await
+    }
+
+    /// Closes every socket with 1012, evenly over the window.
+    pub async fn close_all(&self, window_ms: u64) {
+        for worker in self.0.workers.iter().filter_map(OnceLock::get) {
+            let _ = worker.close_all.send(CloseAll { window_ms }).await;
+        }
+    }
+
+    /// Waits until every worker has started its actors.
+    pub async fn started(&self) {
+        while self.0.workers.iter().any(|worker| worker.get().is_none()) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Whether every worker answers within a second.
+    pub async fn beats(&self) -> bool {
+        for worker in self.0.workers.iter().filter_map(OnceLock::get) {
+            let beat = tokio::time::timeout(Duration::from_secs(1), worker.beat.send(Beat));
+            if !matches!(beat.await, Ok(Ok(()))) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// From now on no new session is taken.
+    pub fn start_draining(&self) {
+        self.0.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Self::start_draining`] was called.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Relaxed)
+    }
+
+    /// Sessions open now, awake and parked.
+    #[must_use]
+    pub fn sessions(&self) -> usize {
+        self.0.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Sends that have no answer yet.
+    #[must_use]
+    pub fn running_sends(&self) -> usize {
+        self.0.sends.load(Ordering::Relaxed)
+    }
+
+    /// Whether one more session may enter.
+    #[must_use]
+    pub fn has_seat(&self) -> bool {
+        self.sessions() < self.0.settings.sessions_max
+    }
+}
+
+/// Counts something for as long as it lives.
+struct Running<'a>(&'a AtomicUsize);
+
+impl<'a> Running<'a> {
+    fn count(counter: &'a AtomicUsize) -> Self {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Self(counter)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

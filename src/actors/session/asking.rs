@@ -1,0 +1,109 @@
+//! What a session asks of routers and store, and what it does with their answers.
+
+use actix::prelude::*;
+
+use crate::actors::action::Right;
+use crate::actors::opening::Greeting;
+use crate::actors::session::Session;
+use crate::actors::stream::DeviceStream;
+use crate::metrics::Handshake;
+use crate::push::Syn;
+use crate::token::{TokenAddress, TokenId};
+
+impl<S: DeviceStream> Session<S> {
+    pub(super) fn attach(
+        &mut self,
+        right: Right,
+        tokens: Vec<(TokenAddress, Syn)>,
+        context: &mut Context<Self>,
+    ) {
+        let (node, key) = (self.sessions.node().clone(), self.key);
+        let is_hello = matches!(right, Right::Claim(_));
+        self.asking += 1;
+        let asked = async move { node.attach(key, right, tokens).await };
+        context.spawn(asked.into_actor(self).map(
+            move |attachment, session: &mut Self, context| {
+                session.answered();
+                let node = session.sessions.node();
+                let greeting = Greeting {
+                    session: format!("{:?}", session.key),
+                    time: node.clock().now(),
+                    ping_interval_ms: node.settings().ping_interval_ms,
+                };
+                if session.closing.is_none() {
+                    if is_hello {
+                        node.metrics().handshakes.count(Handshake::Welcome);
+                    }
+                    let actions = session.conversation.attached(attachment, greeting);
+                    session.perform(actions, context);
+                    session.read_wanted(context);
+                }
+            },
+        ));
+    }
+
+    pub(super) fn detach(&mut self, token: TokenId, context: &mut Context<Self>) {
+        let detaching = self.sessions.node().detach(self.key, None, vec![token]);
+        self.asking += 1;
+        self.detaching += 1;
+        context.spawn(detaching.into_actor(self).map(|_, session: &mut Self, _| {
+            session.answered();
+            session.detaching -= 1;
+        }));
+    }
+
+    pub(super) fn ack(&mut self, address: TokenAddress, syn: Syn, context: &mut Context<Self>) {
+        let node = self.sessions.node().clone();
+        self.asking += 1;
+        let acked = async move { node.ack(&address, syn).await };
+        context.spawn(
+            acked
+                .into_actor(self)
+                .map(move |acked, session: &mut Self, context| {
+                    session.answered();
+                    // A lost ack is a repeated push, not a lost one.
+                    if let Ok(syn) = acked {
+                        session.conversation.acked(address.id, syn);
+                        session.read_wanted(context);
+                    }
+                }),
+        );
+    }
+
+    pub(super) fn read(
+        &mut self,
+        address: TokenAddress,
+        after: Syn,
+        limit: usize,
+        context: &mut Context<Self>,
+    ) {
+        let node = self.sessions.node().clone();
+        self.asking += 1;
+        let read = async move { node.read_for_session(&address, after, limit).await };
+        context.spawn(
+            read.into_actor(self)
+                .map(move |page, session: &mut Self, context| {
+                    session.answered();
+                    match page {
+                        Ok(page) if session.closing.is_none() => {
+                            let now = session.sessions.node().clock().now();
+                            let actions = session.conversation.page(address.id, page, now);
+                            session.perform(actions, context);
+                            session.read_wanted(context);
+                        }
+                        // The next look at the deadlines asks again: not at once, the store has trouble.
+                        _ => session.conversation.page_failed(address.id),
+                    }
+                }),
+        );
+    }
+
+    /// An answer has come, and with it maybe something to write. The pump may have had its turn in
+    /// this poll of the actor already, so it is asked for another.
+    fn answered(&mut self) {
+        self.asking -= 1;
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref();
+        }
+    }
+}
