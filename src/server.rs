@@ -66,7 +66,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new());
     metrics.watch_allocator();
-    let store = opened_store::open(&config, &metrics)?;
+    let store = opened_store::open(&config, &clock, &metrics)?;
     let keys = Arc::new(keys::load(&config, &*store).await?);
     let projects = Arc::new(Projects::load(Arc::clone(&store), clock.clone()).await?);
     let gate = Arc::clone(&projects);

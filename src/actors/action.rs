@@ -24,7 +24,8 @@ pub enum Action {
     /// Let the token's router know that this session no longer wants it; no frame of the device is
     /// read until it does, or it would forget a token that was subscribed again.
     Detach(TokenId),
-    /// Acknowledge; [`crate::actors::conversation::Conversation::acked`] takes the store's answer.
+    /// Acknowledge; no frame of the device is read until
+    /// [`crate::actors::conversation::Conversation::acked`] has taken the store's answer.
     Ack(TokenAddress, Syn),
     /// Read a page; [`crate::actors::conversation::Conversation::page`] takes it.
     Read {

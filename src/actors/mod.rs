@@ -8,6 +8,7 @@ pub mod action;
 pub mod admission;
 pub mod close_reason;
 pub mod conversation;
+mod depths;
 mod frames;
 mod messages;
 mod missed;

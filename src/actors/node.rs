@@ -13,6 +13,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::actors::action::Attached;
+use crate::actors::depths::Depths;
 use crate::actors::messages::{Append, Beat, CloseAll, EndProject, EndToken, Notify};
 use crate::actors::node::settings::NodeSettings;
 use crate::actors::once::Once;
@@ -64,6 +65,7 @@ struct Shared {
     workers: Vec<OnceLock<Worker>>,
     sessions: AtomicUsize,
     sends: AtomicUsize,
+    depths: Arc<Depths>,
     draining: AtomicBool,
     once: Once,
 }
@@ -92,6 +94,8 @@ impl Node {
         metrics: Arc<Metrics>,
         is_live_project: LiveProject,
     ) -> Self {
+        let depths = Arc::<Depths>::default();
+        depths.show_on(&metrics);
         let workers = (0..settings.workers).map(|_| OnceLock::new()).collect();
         Self(Arc::new(Shared {
             settings,
@@ -103,6 +107,7 @@ impl Node {
             workers,
             sessions: AtomicUsize::new(0),
             sends: AtomicUsize::new(0),
+            depths,
             draining: AtomicBool::new(false),
             once: Once::default(),
         }))
@@ -130,6 +135,10 @@ impl Node {
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
+    }
+
+    pub(in crate::actors) fn depths(&self) -> &Depths {
+        &self.0.depths
     }
 
     pub(in crate::actors) fn store(&self) -> &dyn Store {
@@ -173,7 +182,9 @@ impl Node {
         let worker = self
             .worker_of(push.address.id.shard_hash())
             .ok_or(AppendError::NodeBusy)?;
+        self.0.depths.storage.add(1);
         if worker.storage.try_send(Append { push, reply }).is_err() {
+            self.0.depths.storage.take(1);
             return Err(AppendError::NodeBusy);
         }
         match answer.await {

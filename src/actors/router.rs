@@ -167,6 +167,7 @@ impl Handler<Route> for Router {
     type Result = ();
 
     fn handle(&mut self, Route(deliveries): Route, context: &mut Self::Context) {
+        self.node.depths().router.take(deliveries.len());
         let events: Vec<_> = deliveries
             .into_iter()
             .filter_map(|delivery| {

@@ -38,8 +38,9 @@ pub struct Session<S: DeviceStream> {
     conversation: Conversation,
     /// Store calls whose answers are still to come.
     asking: usize,
-    /// Of these, the routers' that have not yet heard of a token's end.
-    detaching: usize,
+    /// Of these, the ones that come before the device's next frame, so that its frames take effect
+    /// in their order.
+    ordered: usize,
     opened_ms: u64,
     last_heard_ms: u64,
     last_active_ms: u64,
@@ -75,7 +76,7 @@ impl<S: DeviceStream> Session<S> {
             wire: Wire::new(stream, leftover),
             conversation,
             asking: 0,
-            detaching: 0,
+            ordered: 0,
             opened_ms: heard_ms,
             last_heard_ms: heard_ms,
             last_active_ms: now,
@@ -168,7 +169,7 @@ impl<S: DeviceStream> Session<S> {
         for _ in 0..MESSAGES_PER_TURN {
             self.flush(cx)?;
             self.read_wanted(context);
-            if self.conversation.is_opening() || self.detaching > 0 || !self.has_room() {
+            if self.conversation.is_opening() || self.ordered > 0 || !self.has_room() {
                 return Ok(false);
             }
             if self.closing.is_none() && self.take_message(context) {

@@ -75,6 +75,7 @@ impl Storage {
     fn finish(&mut self, Settled { ticket, outcome }: Settled) -> Option<Delivery> {
         let Sending { push, reply } = self.sending.remove(&ticket)?;
         if let Some(next) = self.admission.finish(push.address.id) {
+            self.node.depths().token.take(1);
             self.start(next);
         }
         let delivery = outcome
@@ -91,7 +92,10 @@ impl Storage {
 
     /// Hands settled pushes to the Router. What it cannot take is noted, and told again soon.
     fn route(&mut self, deliveries: Vec<Delivery>, context: &mut Context<Self>) {
+        let depth = &self.node.depths().router;
+        depth.add(deliveries.len());
         if let Err(SendError::Full(Route(refused))) = self.router.try_send(Route(deliveries)) {
+            depth.take(refused.len());
             self.node.shed_deliveries(refused.len());
             self.behind
                 .extend(refused.into_iter().map(|delivery| delivery.address.id));
@@ -161,6 +165,7 @@ impl Handler<Append> for Storage {
     type Result = ();
 
     fn handle(&mut self, Append { push, reply }: Append, _: &mut Self::Context) {
+        self.node.depths().storage.take(1);
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let refusal = match self.admission.admit(push.address.id, ticket) {
@@ -169,6 +174,7 @@ impl Handler<Append> for Storage {
                 return self.start(ticket);
             }
             Admitted::Wait => {
+                self.node.depths().token.add(1);
                 self.sending.insert(ticket, Sending { push, reply });
                 return;
             }

@@ -143,7 +143,7 @@ impl From<ProjectError> for ApiError {
 fn store_fault(error: StoreError) -> ApiError {
     tracing::warn!(%error, "the store did not take a change of a project");
     match error {
-        StoreError::Unavailable(_) => ApiError::unavailable(STORE_RETRY_AFTER),
+        StoreError::Unavailable(_) | StoreError::Full => ApiError::unavailable(STORE_RETRY_AFTER),
         StoreError::OutcomeUnknown(_) => ApiError::deadline_exceeded(),
         StoreError::Corrupt(_) => return ApiError::internal(error),
     }

@@ -196,6 +196,10 @@ fn refused(error: AppendError, public: &Public) -> ApiError {
             ApiError::unavailable(BUSY_RETRY)
         }
         AppendError::TimedOut => ApiError::deadline_exceeded(),
+        AppendError::Store(StoreError::Full) => {
+            sheds.count(Shed::StoreQueueFull);
+            ApiError::unavailable(BUSY_RETRY)
+        }
         AppendError::Store(StoreError::Unavailable(cause)) => {
             sheds.count(Shed::StoreUnavailable);
             ApiError::unavailable(BUSY_RETRY).with_cause(cause)

@@ -102,7 +102,7 @@ labels!(
         SessionsFull = "sessions_full",
         /// An actor's mailbox, `limits.mailbox`.
         MailboxFull = "mailbox_full",
-        /// Pushes waiting for a commit, `store.queue`.
+        /// Writes waiting for a commit, `store.queue_bytes`.
         StoreQueueFull = "store_queue_full",
         /// Sends waiting for one token, `limits.queued_per_token`.
         TokenQueueFull = "token_queue_full",
@@ -126,7 +126,7 @@ labels!(
     Queue {
         /// Appends waiting for storage actors.
         Storage = "storage",
-        /// Messages waiting for router actors.
+        /// Deliveries waiting for router actors.
         Router = "router",
         /// Pushes waiting for a commit.
         Commit = "commit",

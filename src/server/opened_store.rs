@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use crate::clock::Clock;
 use crate::config::{Config, StoreKind};
-use crate::metrics::{Metrics, StoreCounts};
+use crate::metrics::{Metrics, Queue, StoreCounts};
 use crate::store::counters::PushCounters;
 use crate::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use crate::store::memory::MemoryStore;
@@ -18,7 +19,11 @@ pub const STORE_DIRECTORY: &str = "store";
 ///
 /// # Errors
 /// When it is held by another process or cannot be read.
-pub fn open(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Arc<dyn Store>> {
+pub fn open(
+    config: &Config,
+    clock: &Clock,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<Arc<dyn Store>> {
     let counters = Arc::new(PushCounters::default());
     let limits = StoreLimits {
         pending_per_token: config.limits.pending_per_token,
@@ -28,10 +33,17 @@ pub fn open(config: &Config, metrics: &Arc<Metrics>) -> anyhow::Result<Arc<dyn S
         StoreKind::Memory => Arc::new(MemoryStore::new(limits, Arc::clone(&counters))),
         StoreKind::Embedded => {
             let directory = config.data_dir.join(STORE_DIRECTORY);
-            let options = embedded_options(config, &counters, metrics);
+            let options = EmbeddedOptions {
+                now: clock.now(),
+                ..embedded_options(config, &counters, metrics)
+            };
             let store = EmbeddedStore::open(&directory, limits, options)
                 .with_context(|| format!("cannot open the store in {}", directory.display()))?;
-            Arc::new(store)
+            let store = Arc::new(store);
+            let watched = Arc::clone(&store);
+            // A count of pushes is far below what a float holds exactly.
+            metrics.watch_queue(Queue::Commit, move || watched.queued() as f64);
+            store
         }
     };
     let watched = Arc::clone(&store);

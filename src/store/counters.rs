@@ -50,6 +50,22 @@ impl PushCounts {
 }
 
 impl PushCounters {
+    /// So many pushes were found pending; whatever was counted while they were looked for is
+    /// forgotten.
+    pub fn begin_with(&self, recovered: u64) {
+        let all = [
+            &self.stored,
+            &self.acked,
+            &self.expired,
+            &self.collapsed,
+            &self.dropped,
+            &self.deleted,
+        ];
+        all.iter()
+            .for_each(|counter| counter.store(0, Ordering::Relaxed));
+        self.recovered.store(recovered, Ordering::Relaxed);
+    }
+
     /// Adds what one step did.
     pub fn add(&self, counts: &PushCounts) {
         let pairs = [

@@ -53,6 +53,9 @@ pub enum StoreError {
     /// The store cannot take this now and has certainly not applied it.
     #[error("the store is unavailable: {0}")]
     Unavailable(&'static str),
+    /// The store has as much to do as it may hold; it has certainly not applied it.
+    #[error("the store has too much to do")]
+    Full,
     /// The store failed after the write was handed to it: it may or may not be applied.
     #[error("the outcome is unknown: {0}")]
     OutcomeUnknown(&'static str),
@@ -71,7 +74,7 @@ impl StoreError {
     /// Whether the write has certainly left no trace.
     #[must_use]
     pub fn is_certainly_not_applied(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::Full)
     }
 }
 

@@ -45,21 +45,23 @@ impl<S: DeviceStream> Session<S> {
     pub(super) fn detach(&mut self, token: TokenId, context: &mut Context<Self>) {
         let detaching = self.sessions.node().detach(self.key, None, vec![token]);
         self.asking += 1;
-        self.detaching += 1;
+        self.ordered += 1;
         context.spawn(detaching.into_actor(self).map(|_, session: &mut Self, _| {
+            session.ordered -= 1;
             session.answered();
-            session.detaching -= 1;
         }));
     }
 
     pub(super) fn ack(&mut self, address: TokenAddress, syn: Syn, context: &mut Context<Self>) {
         let node = self.sessions.node().clone();
         self.asking += 1;
+        self.ordered += 1;
         let acked = async move { node.ack(&address, syn).await };
         context.spawn(
             acked
                 .into_actor(self)
                 .map(move |acked, session: &mut Self, context| {
+                    session.ordered -= 1;
                     session.answered();
                     // A lost ack is a repeated push, not a lost one.
                     if let Ok(syn) = acked {

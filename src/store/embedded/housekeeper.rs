@@ -117,6 +117,14 @@ impl Housekeeper {
         }
     }
 
+    /// What is found expired was not recovered, nor does it expire now: it goes before anything is
+    /// counted.
+    pub(super) fn begin(&self, now: Millis) -> Result<(), StoreError> {
+        self.sweep(now)?;
+        self.logs.counters.begin_with(self.totals.get().pending);
+        Ok(())
+    }
+
     fn sweep(&self, now: Millis) -> Result<(), StoreError> {
         if !self.queue.is_idle() {
             // The walk goes by what is on disk.

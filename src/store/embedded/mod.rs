@@ -47,7 +47,6 @@ use self::record::{
     project_key, secret_key,
 };
 use self::token_logs::TokenLogs;
-use super::counters::PushCounts;
 use super::{
     Appended, Claim, Contact, Page, PageLimit, Saved, Settled, SettledSink, Store, StoreError,
     StoreLimits, Totals,
@@ -82,10 +81,6 @@ impl EmbeddedStore {
     ) -> Result<Self, OpenError> {
         let engine = Arc::new(Engine::open(directory, options.block_cache_bytes)?);
         let totals = stored_totals(&engine)?;
-        options.counters.add(&PushCounts {
-            recovered: totals.pending,
-            ..PushCounts::default()
-        });
         let endings = unfinished_endings(&engine).map_err(corrupt)?;
         let queue = Arc::new(Queue::new(options.queue_bytes));
         let logs = Arc::new(TokenLogs {
@@ -105,6 +100,7 @@ impl EmbeddedStore {
             fatal: options.fatal,
         };
         let (chores, orders) = sync_channel(ORDERS_MAX);
+        let (opened, swept) = sync_channel(1);
         let is_stopping = Arc::new(AtomicBool::new(false));
         let housekeeper = Housekeeper {
             engine: engine.clone(),
@@ -116,9 +112,13 @@ impl EmbeddedStore {
         };
         let threads = vec![
             start_thread("committer", move || committer.run())?,
-            start_thread("housekeeper", move || housekeeper.run(&orders, endings))?,
+            start_thread("housekeeper", move || {
+                // Nobody listens any more only when the opening has failed.
+                let _ = opened.send(housekeeper.begin(options.now));
+                housekeeper.run(&orders, endings);
+            })?,
         ];
-        Ok(Self {
+        let store = Self {
             engine,
             queue,
             logs,
@@ -127,7 +127,16 @@ impl EmbeddedStore {
             chores,
             is_stopping,
             threads,
-        })
+        };
+        let stopped = |_| OpenError::Failed("the housekeeper stopped".to_owned());
+        swept.recv().map_err(stopped)?.map_err(corrupt)?;
+        Ok(store)
+    }
+
+    /// Pushes that wait for the committer.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.queue.depth()
     }
 
     /// Bytes on disk, journals included.

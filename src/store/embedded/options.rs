@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::committer::Fatal;
+use crate::clock::Millis;
 use crate::store::counters::{CommitObserver, PushCounters};
 
 /// Default of [`EmbeddedOptions::block_cache_bytes`].
@@ -28,6 +29,9 @@ pub struct EmbeddedOptions {
     pub ledger_cache_bytes: usize,
     /// Staged writes that may wait for the committer; beyond it sends are refused.
     pub queue_bytes: usize,
+    /// The clock when the store is opened: what has expired by then was not recovered. With 0
+    /// nothing has.
+    pub now: Millis,
     /// Counts what becomes of pushes.
     pub counters: Arc<PushCounters>,
     /// Told of every batch.
@@ -42,6 +46,7 @@ impl Default for EmbeddedOptions {
             block_cache_bytes: BLOCK_CACHE_BYTES,
             ledger_cache_bytes: LEDGER_CACHE_BYTES,
             queue_bytes: QUEUE_BYTES,
+            now: 0,
             counters: Arc::default(),
             observer: Arc::new(|_: Duration, _: usize| ()),
             fatal: Arc::new(end_process),

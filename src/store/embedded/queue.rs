@@ -21,9 +21,6 @@ const LAZY_WRITE_DELAY: Duration = Duration::from_millis(50);
 /// What was written without a sync is synced after this long at most.
 const UNSYNCED_MAX: Duration = Duration::from_secs(1);
 
-/// The answer when the queue holds all it may.
-pub(super) const QUEUE_IS_FULL: StoreError = StoreError::Unavailable("the commit queue is full");
-
 /// The answer when a commit has failed.
 pub(super) const HAS_FAILED: StoreError = StoreError::Unavailable("a commit has failed");
 
@@ -118,7 +115,7 @@ impl Queue {
             return Err(HAS_FAILED);
         }
         if self.weight.load(Ordering::Relaxed) >= self.weight_max {
-            return Err(QUEUE_IS_FULL);
+            return Err(StoreError::Full);
         }
         Ok(())
     }
@@ -149,6 +146,11 @@ impl Queue {
         let (sender, receiver) = oneshot::channel();
         self.stage(|round| round.waiting.push(sender))?;
         Ok(receiver)
+    }
+
+    /// Pushes that wait for the committer.
+    pub(super) fn depth(&self) -> usize {
+        self.intake().round.numbered.len()
     }
 
     /// Whether everything ever staged is committed.

@@ -106,6 +106,32 @@ async fn syns(store: &dyn Store, address: &crate::token::TokenAddress) -> Vec<Sy
 }
 
 #[test]
+fn what_is_found_expired_was_not_recovered_and_does_not_expire_again() {
+    block_on(async {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (brief, lasting) = (token_of("demo"), token_of("demo"));
+        {
+            let Reopened { store, .. } = reopen(directory.path());
+            let short_lived = (0..3).map(|_| NewPush {
+                expires_at: START + 1_000,
+                ..push(brief, START)
+            });
+            send_all(&store, short_lived).await;
+            send_all(&store, std::iter::once(push(lasting, START))).await;
+        }
+        let counters = Arc::new(PushCounters::default());
+        let options = EmbeddedOptions {
+            now: START + 10_000,
+            ..options(counters.clone())
+        };
+        let store = open_at(directory.path(), LIMITS, options);
+        let counts = counters.counts();
+        assert_eq!((counts.recovered, counts.expired), (1, 0));
+        assert_eq!(store.totals().pending, 1);
+    });
+}
+
+#[test]
 fn everything_is_there_after_a_restart() {
     block_on(async {
         let directory = tempfile::tempdir().expect("a directory");
