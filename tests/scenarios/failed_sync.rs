@@ -50,3 +50,23 @@ async fn a_failed_sync_ends_the_process_and_loses_nothing_that_was_answered() {
     assert!(syn_of(&socket.push().await) > *syns.last().expect("pushes"));
     server.stop_and_audit().await;
 }
+
+#[tokio::test]
+async fn the_end_of_a_token_is_not_answered_before_it_is_durable() {
+    let disk = FaultyDisk::new();
+    let mut server = Server::with(disk.options(vec![])).await;
+    let device = server.device().await;
+    let token = server.token(&device).await;
+    server.push(&token, "still there").await;
+    disk.fail();
+    let url = server.url(&format!("/v1/projects/demo/tokens/{token}"));
+    let request = server.http().delete(url);
+    let outcome = request
+        .header("Authorization", device.header())
+        .send()
+        .await;
+    if let Ok(answer) = outcome {
+        assert!(answer.status().is_server_error(), "{}", answer.status());
+    }
+    assert_eq!(server.exit_status().await.code(), Some(70));
+}

@@ -5,7 +5,7 @@ use std::cell::Cell;
 
 use futures_util::future::{join, join_all};
 
-use crate::harness::{Credential, Server, Socket, syn_of, syns_of};
+use crate::harness::{Credential, Server, ServerOptions, Socket, syn_of, syns_of};
 
 /// Sends `count` pushes from each of `senders` senders at once.
 async fn crowd(server: &Server, token: &str, senders: usize, count: usize) {
@@ -113,6 +113,27 @@ async fn hello_and_subscribe_race_with_a_sender_and_lose_nothing() {
         read_dense(&mut socket, &mut last, |last| last == next).await;
         socket.ack(&token, last).await;
     }
+    assert!(socket.sync().await.is_empty());
+    server.stop_and_audit().await;
+}
+
+#[tokio::test]
+async fn a_session_with_no_room_for_deliveries_reads_up_what_it_missed() {
+    const TOTAL: u64 = 64 * 20;
+    let settings = vec![("HERALD_SOCKET__MAILBOX", "1".to_owned())];
+    let server = Server::with(ServerOptions { settings }).await;
+    let device = server.device().await;
+    let token = server.token(&device).await;
+    let (mut socket, _) = server.hello(&device, &[(&token, 1)]).await;
+    let reader = async {
+        let mut last = 0;
+        while last < TOTAL {
+            let next = last + 1;
+            read_dense(&mut socket, &mut last, |last| last == next).await;
+            socket.ack(&token, last).await;
+        }
+    };
+    join(reader, crowd(&server, &token, 64, 20)).await;
     assert!(socket.sync().await.is_empty());
     server.stop_and_audit().await;
 }
