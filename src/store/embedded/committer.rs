@@ -13,7 +13,7 @@ use ahash::RandomState;
 use fjall::UserKey;
 
 use super::engine::{Engine, Op};
-use super::queue::{HAS_FAILED, Numbered, Order, Queue, Round};
+use super::queue::{HAS_FAILED, LastCommit, Numbered, Order, Queue, Round};
 use super::record::{TOTALS_KEY, encode_totals};
 use super::token_logs::TokenLogs;
 use crate::store::counters::CommitObserver;
@@ -65,29 +65,31 @@ impl Committer {
     pub(super) fn run(self) {
         let _guard = PanicGuard(&self);
         let mut unsynced_since = None;
+        let mut last = None;
         loop {
-            let outcome = match self.queue.next(unsynced_since) {
+            let outcome = match self.queue.next(unsynced_since, last) {
                 Order::Stop if unsynced_since.is_none() => return,
                 Order::Commit(round) if round.must_sync() => {
                     unsynced_since = None;
-                    self.commit(round)
+                    self.commit(round).map(Some)
                 }
                 Order::Commit(round) => {
                     unsynced_since.get_or_insert_with(Instant::now);
-                    self.commit(round)
+                    self.commit(round).map(|_| None)
                 }
                 Order::Sync | Order::Stop => {
                     unsynced_since = None;
-                    self.engine.sync()
+                    self.engine.sync().map(|()| None)
                 }
             };
-            if let Err(error) = outcome {
-                return self.fail(&error.to_string());
+            match outcome {
+                Ok(commit) => last = commit,
+                Err(error) => return self.fail(&error.to_string()),
             }
         }
     }
 
-    fn commit(&self, mut round: Round) -> Result<(), fjall::Error> {
+    fn commit(&self, mut round: Round) -> Result<LastCommit, fjall::Error> {
         let started_at = Instant::now();
         let must_sync = round.must_sync();
         let totals = self.totals_after(&round);
@@ -103,7 +105,8 @@ impl Committer {
             return Err(error);
         }
         self.totals.set(totals);
-        (self.observer)(started_at.elapsed(), round.numbered.len());
+        let (took, pushes) = (started_at.elapsed(), round.numbered.len());
+        (self.observer)(took, pushes);
         let groups = group_by_sink(round.numbered, |numbered| self.logs.settle(numbered));
         self.queue.note_committed(round.number);
         deliver(groups);
@@ -111,7 +114,11 @@ impl Committer {
             // Nobody listens any more: the caller went away, which changes nothing.
             let _ = waiting.send(());
         }
-        Ok(())
+        Ok(LastCommit {
+            ended_at: Instant::now(),
+            took,
+            pushes,
+        })
     }
 
     fn totals_after(&self, round: &Round) -> Totals {

@@ -71,8 +71,9 @@ impl Ledger {
     /// A token as it was written down, with its rows in syn order.
     pub(super) fn recall(record: &Record, heads: &[RowHead]) -> Self {
         let backlog = Backlog::recall(record, heads);
+        let last_row = heads.last().map_or(0, |head| head.syn);
         Self {
-            stored: record.syn,
+            stored: record.syn.max(last_row),
             acked: record.acked,
             last_contact: record.last_contact,
             staged_in: 0,

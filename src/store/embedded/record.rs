@@ -15,7 +15,7 @@ use crate::store::Totals;
 use crate::token::{DeviceId, ProjectHash, TokenAddress, TokenId};
 
 /// Version of everything in this file. A store of another version is refused.
-pub(super) const FORMAT_VERSION: u8 = 1;
+pub(super) const FORMAT_VERSION: u8 = 2;
 
 /// Kinds of keys.
 pub(super) mod kind {
@@ -132,7 +132,8 @@ pub(super) fn timed_of(key: &[u8]) -> Result<(u32, [u8; 16]), Undecodable> {
     Ok(timed)
 }
 
-/// What is written down about a token.
+/// What is written down about a token. A push that only adds its row to others leaves the record as
+/// it is, so the highest number is the larger of [`Record::syn`] and that of the last row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
     pub(super) device: DeviceId,
@@ -144,7 +145,8 @@ pub(super) struct Record {
     pub(super) deleted_up_to: Syn,
     pub(super) last_contact: Millis,
     pub(super) wake: WakeSeconds,
-    pub(super) pending: u32,
+    /// Whether there are rows beyond `acked`.
+    pub(super) has_rows: bool,
 }
 
 impl Record {
@@ -160,7 +162,7 @@ impl Record {
             deleted_up_to: ledger.staged_deleted_up_to(),
             last_contact: ledger.last_contact(),
             wake: ledger.wake(),
-            pending: u32::try_from(ledger.pending()).unwrap_or(u32::MAX),
+            has_rows: ledger.pending() > 0,
         }
     }
 
@@ -175,7 +177,7 @@ impl Record {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(72);
+        let mut bytes = Vec::with_capacity(66);
         bytes.extend_from_slice(&self.device.0);
         bytes.extend_from_slice(&self.project.0);
         bytes.extend_from_slice(&self.minted_minutes.to_le_bytes());
@@ -184,7 +186,7 @@ impl Record {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.extend_from_slice(&self.wake.to_le_bytes());
-        bytes.extend_from_slice(&self.pending.to_le_bytes());
+        bytes.push(u8::from(self.has_rows));
         bytes
     }
 
@@ -200,7 +202,7 @@ impl Record {
             deleted_up_to: reader.u64()?,
             last_contact: reader.u64()?,
             wake: reader.u32()?,
-            pending: reader.u32()?,
+            has_rows: reader.flag()?,
         };
         reader.end()?;
         Ok(record)

@@ -45,6 +45,7 @@ impl TokenLogs {
             if ledger.is_dead(self.limits, now) {
                 return Ok(false);
             }
+            let is_one_more = ledger.pending() > 0 && !push.is_now_or_never();
             let (syn, removed) = ledger.number(&push, self.limits);
             let numbered = Numbered {
                 token: push.address.id,
@@ -53,14 +54,20 @@ impl TokenLogs {
                 ticket,
                 sink: sink.clone(),
             };
-            self.stage(&push.address, ledger, removed, |round| {
+            let stage_push = |round: &mut Round| {
                 if let Some(value) = value {
                     round.pending += 1;
                     round.stage(Op::Put(row_key(push.address.id, syn), value.into()));
                 }
                 stage_answer(round, &push);
                 round.numbered.push(numbered);
-            })?;
+            };
+            if is_one_more && removed.syns.is_empty() && ledger.indexed == ledger.wake() {
+                // The row says it all, and the record says that there are rows.
+                ledger.staged_in = self.queue.stage(stage_push)?;
+            } else {
+                self.stage(&push.address, ledger, removed, stage_push)?;
+            }
             Ok(true)
         })?;
         is_live.unwrap_or(Ok(false))
@@ -211,8 +218,8 @@ impl TokenLogs {
             return Ok(None);
         };
         let mut heads = Vec::new();
-        if record.pending > 0 {
-            for row in self.rows(token, record.acked + 1, record.syn) {
+        if record.has_rows {
+            for row in self.rows(token, record.acked + 1, Syn::MAX) {
                 let (syn, value) = row?;
                 let head = decode_row_head(syn, &value);
                 heads.push(head.map_err(|fault| undecodable(&row_key(token, syn), fault))?);
