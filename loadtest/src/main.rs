@@ -25,7 +25,7 @@ use clap::{Parser, Subcommand};
 use tokio::runtime;
 use tokio::task::LocalSet;
 
-use commands::{hold, push, ratio};
+use commands::{hold, push, ratio, wake};
 
 /// The server cannot be reached, or the swarm itself failed.
 const EXIT_FAILED: u8 = 2;
@@ -45,6 +45,8 @@ enum Command {
     Push(push::PushOptions),
     /// Compares the speed of two kinds of calls.
     Ratio(ratio::RatioOptions),
+    /// Compares the latency of pushes to parked and to awake sessions.
+    Wake(wake::WakeOptions),
     /// A child process; takes its orders from standard input.
     #[command(name = fleet::CREW_COMMAND, hide = true)]
     Crew,
@@ -68,6 +70,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Hold(options) => hold::run(options).await,
         Command::Push(options) => push::run(options).await,
         Command::Ratio(options) => ratio::run(options).await,
+        Command::Wake(options) => wake::run(options).await,
         Command::Crew => crew::run().await.map(|()| ExitCode::SUCCESS),
     }
 }

@@ -77,6 +77,12 @@ pub struct RunResult {
     pub baseline_per_s: Option<f64>,
     /// The first divided by the second (`ratio`).
     pub ratio: Option<f64>,
+    /// Median from the intended time of a send to its arrival, for sessions that were awake (`wake`).
+    pub awake_delivery_ms_p50: Option<f64>,
+    /// The same for sessions that were parked (`wake`).
+    pub parked_delivery_ms_p50: Option<f64>,
+    /// What being parked added to it (`wake`).
+    pub wake_ms_p50: Option<f64>,
     /// How late the swarm was with its own sends, 99 of 100.
     pub swarm_lag_ms_p99: Option<f64>,
     /// Share of one processor that the busiest process of the swarm used.

@@ -4,3 +4,4 @@ pub mod hold;
 pub mod push;
 pub mod ratio;
 mod run;
+pub mod wake;

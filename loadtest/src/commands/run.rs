@@ -19,7 +19,7 @@ use crate::target::{Operator, Target};
 pub const CPU_SHARE_MAX: f64 = 0.95;
 
 /// A send loop that was later than this with one send in a hundred did not keep its schedule.
-const LAG_MS_MAX: f64 = 20.0;
+pub const LAG_MS_MAX: f64 = 20.0;
 
 /// How often progress is shown.
 const SHOW_EVERY: Duration = Duration::from_millis(250);

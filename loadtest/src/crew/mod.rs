@@ -24,8 +24,9 @@ use crate::clock::{cpu_ns, monotonic_ns};
 use crate::pacing::Schedule;
 use crate::pipe::{Order, Progress, Report};
 use crate::register::{self, Identity};
+use crate::target::Target;
 use device::Seat;
-use tally::Crew;
+pub use tally::Crew;
 
 /// How often the parent hears of this process.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -76,6 +77,22 @@ pub async fn run() -> anyhow::Result<()> {
             }
         }
     }
+}
+
+/// Devices in this process instead of in children, for commands that need few: registered,
+/// connected and held until the process ends. Answers with their push tokens.
+///
+/// # Errors
+/// When one of them cannot be registered or connected.
+pub async fn open_here(target: &Target, count: u32) -> anyhow::Result<(Rc<Crew>, Vec<String>)> {
+    let crew = Rc::new(Crew::new(target.clone(), Vec::new()));
+    let mut tokens = Vec::new();
+    for identity in register::register_some(target, None, count).await {
+        let seat = Seat::take(&crew, identity?).await?;
+        tokens.push(seat.token().to_owned());
+        spawn_local(seat.hold(Rc::clone(&crew)));
+    }
+    Ok((crew, tokens))
 }
 
 fn read_order(line: &str) -> anyhow::Result<Order> {

@@ -179,3 +179,19 @@ async fn two_kinds_of_calls_are_compared() {
         }
     }
 }
+
+#[tokio::test]
+async fn awake_and_parked_sessions_are_told_apart() {
+    let wake = ["wake", "--rest", "0ms", "--for", "1s"];
+    let (status, result, _) = swarm(Fault::None, &wake).await;
+    assert_eq!(status.code(), Some(0), "{result}");
+    assert_eq!(result["delivered"], 100);
+    for key in ["awake_delivery_ms_p50", "parked_delivery_ms_p50"] {
+        assert!(
+            result[key].as_f64().is_some_and(|latency| latency > 0.0),
+            "{result}"
+        );
+    }
+    let (status, result, _) = swarm(Fault::Lose, &wake).await;
+    assert_eq!(status.code(), Some(1), "{result}");
+}
