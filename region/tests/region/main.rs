@@ -1,5 +1,6 @@
 //! Real servers: that they form what they should, break as tests want, and are gone afterwards.
 
+mod cql;
 mod redis;
 
 use std::path::Path;
