@@ -7,11 +7,16 @@ cd "$(dirname "$0")"
 say() { printf '\n== %s\n' "$*"; }
 
 # A C compiler builds the allocator and the TLS primitives; curl runs the lines that --dev prints.
+# Redis, and Cassandra on Java 17, which Maven fetches, are the stores of a region.
 install_packages() {
     local missing=()
     command -v cc >/dev/null || missing+=(build-essential)
     command -v make >/dev/null || missing+=(make)
     command -v curl >/dev/null || missing+=(curl)
+    command -v setpriv >/dev/null || missing+=(util-linux)
+    command -v redis-server >/dev/null || missing+=(redis-server)
+    has_java_17 || missing+=(openjdk-17-jre-headless)
+    command -v mvn >/dev/null || missing+=(maven)
     [ ${#missing[@]} -eq 0 ] && return
     if ! command -v apt-get >/dev/null; then
         echo "please install: ${missing[*]} (no apt-get here to do it)" >&2
@@ -27,8 +32,34 @@ install_packages() {
     fi
     say "installing ${missing[*]}"
     "${as_root[@]}" apt-get update -q
+    apt_install "${missing[@]}"
+}
+
+# Cassandra 5.0 runs on no newer one, so another `java` may come first.
+has_java_17() {
+    local java
+    for java in java /usr/lib/jvm/java-17-openjdk-*/bin/java; do
+        [[ $("$java" -version 2>&1) != *'version "17'* ]] || return 0
+    done
+    return 1
+}
+
+# Tests start Redis themselves: its package must not start a service, neither now (exit code 101 is
+# how Debian is told) nor with the machine.
+apt_install() {
+    local policy=/usr/sbin/policy-rc.d is_ours=no result=0
+    if [ ! -e "$policy" ]; then
+        is_ours=yes
+        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+        "${as_root[@]}" chmod 755 "$policy"
+    fi
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -qy --no-install-recommends "${missing[@]}"
+        apt-get install -qy --no-install-recommends "$@" || result=$?
+    [ "$is_ours" = no ] || "${as_root[@]}" rm -f "$policy"
+    if [[ " $* " == *" redis-server "* ]]; then
+        "${as_root[@]}" systemctl disable redis-server >/dev/null 2>&1 || true
+    fi
+    return "$result"
 }
 
 install_components() {
