@@ -5,6 +5,7 @@
 //! `docs/settings.md`. Layers, weakest first: defaults, file, `HERALD_SECTION__KEY`, flags. With
 //! `--dev` some defaults are others; what is set anywhere still wins over them.
 
+mod backends;
 mod layers;
 mod mistake;
 mod reference;
@@ -14,6 +15,7 @@ mod value;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+pub use backends::{ContactPoint, Identifier, Name, RedisUrl};
 pub use layers::{ADMIN_TOKEN_VARIABLE, ADMIN_URL_VARIABLE, Flag, Sources};
 pub use mistake::{Mistake, Mistakes};
 pub use reference::settings_reference;
@@ -95,6 +97,24 @@ impl Config {
             refuse(
                 "drain.deadline_ms",
                 format!("must be at least drain.delay_ms + drain.window_ms = {closing_ms}"),
+            );
+        }
+        if self.store.kind == StoreKind::Cluster {
+            let unnamed = [
+                ("store.redis", self.store.redis.is_empty()),
+                ("store.scylla", self.store.scylla.is_empty()),
+            ];
+            for (key, _) in unnamed.iter().filter(|(_, is_empty)| *is_empty) {
+                refuse(
+                    key,
+                    "must name a node when store.kind is cluster".to_owned(),
+                );
+            }
+        }
+        if self.store.scylla_user.is_some() != self.secrets.scylla_password.is_some() {
+            refuse(
+                "secrets.scylla_password",
+                "must be set together with store.scylla_user".to_owned(),
             );
         }
         if self.http.send_body_bytes < self.limits.message_bytes {
@@ -221,8 +241,24 @@ settings! {
 
     /// Where pushes survive.
     section store: StoreSettings {
-        /// `embedded` keeps them in the data directory, `memory` nowhere.
+        /// `embedded` keeps them in the data directory, `cluster` in Redis and Scylla, `memory`
+        /// nowhere.
         kind: StoreKind = StoreKind::Embedded;
+        /// `cluster`: some nodes of the Redis Cluster.
+        redis: Vec<RedisUrl> = Vec::new();
+        /// `cluster`: some nodes of the Scylla cluster.
+        scylla: Vec<ContactPoint> = Vec::new();
+        /// `cluster`: the user that Scylla knows this node by, with `secrets.scylla_password`.
+        scylla_user: Option<Name> = None;
+        /// `cluster`: the keyspace of the region; made if it does not exist.
+        keyspace: Identifier = Identifier::fixed("herald");
+        /// `cluster`: the data centre whose replicas answer.
+        datacenter: Name = Name::fixed("datacenter1");
+        /// `cluster`: copies of each row, when the keyspace is made here; one that exists is taken
+        /// as it is.
+        replication_factor: usize = 3, in 1..=16;
+        /// `cluster`: begins every key and channel in Redis; another one for every region.
+        key_prefix: Identifier = Identifier::fixed("herald");
         /// Bytes that may wait for a commit; past them sends get 503.
         queue_bytes: usize = 32 * MIB, in 65_536..=1 << 40;
         /// Blocks of the data files kept in memory.
@@ -242,8 +278,10 @@ settings! {
         /// Keys that device secrets are made with.
         device_keys: Vec<Key> = Vec::new();
         /// What operators show on the admin listener; also `HERALD_ADMIN_TOKEN`. Unset, it is made
-        /// and kept in `admin.token` in the data directory.
+        /// and kept in `admin.token` in the data directory, in cluster mode in the keyspace.
         admin_token: Option<Secret> = None;
+        /// What `store.scylla_user` shows to Scylla.
+        scylla_password: Option<Secret> = None;
     }
 
     /// What is written to standard error.

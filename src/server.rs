@@ -4,8 +4,11 @@ mod drain;
 mod keys;
 mod opened_store;
 mod tls;
+mod waiting;
 
 pub use opened_store::STORE_DIRECTORY;
+
+use opened_store::OpenedStore;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -21,10 +24,11 @@ use tokio::sync::watch;
 use crate::actors::{Node, NodeSettings};
 use crate::admin_token::{self, AdminTokenHash};
 use crate::clock::Clock;
-use crate::config::{Config, Secret};
+use crate::config::{Config, Secret, StoreKind};
 use crate::http::Public;
-use crate::http::admin::{self, AdminState, Readiness};
+use crate::http::admin::{self, AdminState};
 use crate::http::fcm::MessageLimits;
+use crate::http::health::{Probes, Readiness};
 use crate::http::listener::PublicListener;
 use crate::http::quota::Quotas;
 use crate::metrics::Metrics;
@@ -36,6 +40,10 @@ const BACKLOG: i32 = 16_384;
 
 /// How often buckets of quotas that are full again are forgotten.
 const FORGET_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How often changes of other nodes are looked for: a revoked service token is dead everywhere
+/// within five seconds.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How often workers are asked whether they are alive.
 const BEAT_INTERVAL: Duration = Duration::from_secs(2);
@@ -66,7 +74,13 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let clock = Clock::system();
     let metrics = Arc::new(Metrics::new());
     metrics.watch_allocator();
-    let store = opened_store::open(&config, &clock, &metrics)?;
+    let admin_socket = bind(config.admin_listen)?;
+    let OpenedStore { store, region } = match config.store.kind {
+        StoreKind::Cluster => waiting::for_shared_store(&config, &metrics, &admin_socket).await?,
+        StoreKind::Embedded | StoreKind::Memory => {
+            opened_store::open_own(&config, &clock, &metrics)?
+        }
+    };
     let keys = Arc::new(keys::load(&config, &*store).await?);
     let projects = Arc::new(Projects::load(Arc::clone(&store), clock.clone()).await?);
     let gate = Arc::clone(&projects);
@@ -77,13 +91,13 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         keys,
         Arc::clone(&metrics),
         Arc::new(move |project| gate.get_by_hash(project).is_some()),
+        region.clone(),
     );
     end_sessions_of_deleted_projects(&projects, &node);
     let public = Data::new(public_state(&config, &node, &projects));
 
     let (draining, drain_signal) = watch::channel(false);
     let public_socket = bind(config.listen)?;
-    let admin_socket = bind(config.admin_listen)?;
     let (listen, admin_listen) = (public_socket.local_addr()?, admin_socket.local_addr()?);
     let listener = PublicListener {
         public: public.clone(),
@@ -100,34 +114,24 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     let public_handle = server.handle();
     actix_rt::spawn(server);
     node.started().await;
+    node.join_region();
 
-    let admin_token = admin_token(&config)?;
+    let admin_token = admin_token(&config, &*store).await?;
     let leaving = Arc::new(AtomicBool::new(false));
     let alive = watch_beats(node.clone());
-    let readiness = readiness(Arc::clone(&store), Arc::clone(&leaving));
-    let state = AdminState::new(
-        &config,
-        Arc::clone(&projects),
+    let probes = Probes {
         metrics,
-        AdminTokenHash::of(&admin_token),
-        readiness,
-        Arc::new(move || alive.load(Ordering::Relaxed)),
-    );
-    let admin_server = HttpServer::new(move || {
-        App::new()
-            .app_data(Data::new(state.clone()))
-            .configure(admin::configure)
-    })
-    .workers(1)
-    .keep_alive(Duration::from_millis(config.http.keep_alive_ms))
-    .disable_signals()
-    .shutdown_timeout(1)
-    .listen(admin_socket)?
-    .run();
-    let admin_handle = admin_server.handle();
-    actix_rt::spawn(admin_server);
+        readiness: readiness(Arc::clone(&store), Arc::clone(&leaving)),
+        liveness: Arc::new(move || alive.load(Ordering::Relaxed)),
+    };
+    let token = AdminTokenHash::of(&admin_token);
+    let state = AdminState::new(&config, Arc::clone(&projects), token, probes);
+    let admin_handle = start_admin(&config, state, admin_socket)?;
 
     spawn_chores(&config, &store, &clock, public);
+    if region.is_some() {
+        follow_other_nodes(&projects);
+    }
     projects.end_tokens_of_deleted().await?;
     tracing::info!(%listen, %admin_listen, workers = node.settings().workers, "herald is up");
     Ok(Running {
@@ -218,9 +222,10 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     Ok(socket)
 }
 
-fn admin_token(config: &Config) -> anyhow::Result<Secret> {
+async fn admin_token(config: &Config, store: &dyn Store) -> anyhow::Result<Secret> {
     match &config.secrets.admin_token {
         Some(token) => Ok(token.clone()),
+        None if config.store.kind == StoreKind::Cluster => keys::kept_admin_token(store).await,
         None => admin_token::read_or_make(&config.data_dir).context("cannot keep the admin token"),
     }
 }
@@ -258,6 +263,36 @@ fn watch_beats(node: Node) -> Arc<AtomicBool> {
         }
     });
     alive
+}
+
+fn start_admin(
+    config: &Config,
+    state: AdminState,
+    socket: TcpListener,
+) -> std::io::Result<ServerHandle> {
+    let server = HttpServer::new(move || App::new().configure(admin::configure(&state)))
+        .workers(1)
+        .keep_alive(Duration::from_millis(config.http.keep_alive_ms))
+        .disable_signals()
+        .shutdown_timeout(1)
+        .listen(socket)?
+        .run();
+    let handle = server.handle();
+    actix_rt::spawn(server);
+    Ok(handle)
+}
+
+/// Takes in what other nodes have changed of projects and service tokens.
+fn follow_other_nodes(projects: &Arc<Projects>) {
+    let projects = Arc::clone(projects);
+    actix_rt::spawn(async move {
+        loop {
+            tokio::time::sleep(REFRESH_INTERVAL).await;
+            if let Err(error) = projects.refresh().await {
+                tracing::warn!(%error, "projects could not be read anew");
+            }
+        }
+    });
 }
 
 /// What must be done every now and then.

@@ -2,9 +2,9 @@
 //! session that carries it.
 
 use crate::actors::close_reason::CloseReason;
-use crate::actors::routing_table::Epoch;
 use crate::clock::Millis;
 use crate::push::Syn;
+use crate::store::region::Epoch;
 use crate::store::{Contact, StoreError};
 use crate::token::{DeviceId, TokenAddress, TokenId};
 

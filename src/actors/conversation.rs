@@ -7,10 +7,10 @@ use thin_vec::ThinVec;
 use crate::actors::action::{Action, Attached, Attachment, Right};
 use crate::actors::close_reason::CloseReason;
 use crate::actors::opening::{Greeting, Opening};
-use crate::actors::routing_table::Epoch;
 use crate::actors::subscription::{Shown, Subscription};
 use crate::clock::Millis;
 use crate::push::{Delivery, Syn};
+use crate::store::region::Epoch;
 use crate::store::{Contact, Page};
 use crate::token::{DeviceId, Keyring, ProjectHash, TokenAddress, TokenError, TokenId};
 

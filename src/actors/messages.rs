@@ -6,8 +6,8 @@ use tokio::sync::oneshot;
 
 use crate::actors::AppendError;
 use crate::actors::registry::SessionKey;
-use crate::actors::routing_table::Epoch;
 use crate::push::{Delivery, NewPush};
+use crate::store::region::Epoch;
 use crate::store::{Appended, Settled};
 use crate::token::{DeviceId, ProjectHash, TokenId};
 
@@ -30,16 +30,33 @@ pub struct Committed(pub Vec<Settled>);
 
 // --- Router ----------------------------------------------------------------------------------
 
-/// This session is now the device's only one; the one before it is told to go. Answered with the
-/// claim's number.
+/// This session is now the device's only one, unless a newer one has claimed it already; the older
+/// one is told to go.
 #[derive(Debug, Message)]
-#[rtype(result = "Epoch")]
+#[rtype(result = "()")]
 pub struct Claim {
     /// The device.
     pub device: DeviceId,
     /// Its session.
     pub session: SessionKey,
+    /// The claim's number.
+    pub epoch: Epoch,
 }
+
+/// A session on another node is now the device's only one: the one of this claim is told to go.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Supersede {
+    /// The device.
+    pub device: DeviceId,
+    /// The claim that no longer counts, and all before it.
+    pub epoch: Epoch,
+}
+
+/// Which tokens do sessions of this node hold, and by which claims?
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<(TokenId, Epoch)>")]
+pub struct ListHeld;
 
 /// Pushes of these tokens go to this session. Answered once that is so.
 #[derive(Debug, Message)]

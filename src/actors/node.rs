@@ -1,10 +1,11 @@
 //! The one door to the actors: what senders, devices and operators may ask of a node. No actor
 //! stands in a signature here.
 
+mod neighbours;
 pub mod settings;
 mod within;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::actors::storage::Storage;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::push::{MessageId, NewPush, Syn};
+use crate::store::region::{Epoch, MaybeRegion};
 use crate::store::{Appended, Contact, Page, PageLimit, Store, StoreError};
 use crate::token::{Keyring, ProjectHash, TokenAddress};
 
@@ -68,6 +70,8 @@ struct Shared {
     depths: Arc<Depths>,
     draining: AtomicBool,
     once: Once,
+    region: MaybeRegion,
+    last_epoch: AtomicU64,
 }
 
 /// Whether a project exists and was not deleted.
@@ -93,6 +97,7 @@ impl Node {
         keys: Arc<Keyring>,
         metrics: Arc<Metrics>,
         is_live_project: LiveProject,
+        region: MaybeRegion,
     ) -> Self {
         let depths = Arc::<Depths>::default();
         depths.show_on(&metrics);
@@ -110,6 +115,8 @@ impl Node {
             depths,
             draining: AtomicBool::new(false),
             once: Once::default(),
+            region,
+            last_epoch: AtomicU64::new(0),
         }))
     }
 
@@ -150,9 +157,12 @@ impl Node {
     }
 
     fn worker_of(&self, shard_hash: u64) -> Option<&Worker> {
+        self.0.workers.get(self.worker_index(shard_hash))?.get()
+    }
+
+    fn worker_index(&self, shard_hash: u64) -> usize {
         let count = self.0.workers.len() as u64;
-        let index = usize::try_from(shard_hash % count.max(1)).unwrap_or(0);
-        self.0.workers.get(index)?.get()
+        usize::try_from(shard_hash % count.max(1)).unwrap_or(0)
     }
 
     // --- For senders -------------------------------------------------------------------------
@@ -203,11 +213,21 @@ impl Node {
     /// # Errors
     /// [`StoreError`].
     pub async fn contact(&self, address: &TokenAddress, min_syn: Syn) -> Attached {
+        self.contact_of(address, min_syn, None).await
+    }
+
+    pub(in crate::actors) async fn contact_of(
+        &self,
+        address: &TokenAddress,
+        min_syn: Syn,
+        held: Option<Epoch>,
+    ) -> Attached {
         if !(self.0.is_live_project)(address.project) {
             return Ok(Contact::Unregistered);
         }
+        let now = self.0.clock.now();
         self.store()
-            .contact(address, min_syn.max(1), self.0.clock.now())
+            .contact(address, min_syn.max(1), held, now)
             .await
     }
 

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -18,6 +19,9 @@ const WAITING_PER_KEY: usize = 64;
 
 /// Keys that may be running at once.
 const KEYS_MAX: usize = 65_536;
+
+/// Pause before a key that another node is at is asked for again.
+const ELSEWHERE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Somebody who wants the outcome of a key.
 struct Candidate {
@@ -100,10 +104,19 @@ async fn run_line(node: &Node, lines: &Lines, key: IdempotencyKey, first: Candid
     }
 }
 
-async fn send(node: &Node, key: IdempotencyKey, push: NewPush) -> Result<Sent, AppendError> {
-    match node.store().claim(key, push.accepted_at).await? {
-        Claim::Answered(earlier) => Ok(Sent::Stored(earlier)),
-        // Without a deadline: whether this run ended well decides whether the next may start.
-        Claim::Fresh => node.append(push).await,
+async fn send(node: &Node, key: IdempotencyKey, mut push: NewPush) -> Result<Sent, AppendError> {
+    loop {
+        let now = node.clock().now();
+        match node.store().claim(key, push.message_id, now).await? {
+            Claim::Answered(earlier) => return Ok(Sent::Stored(earlier)),
+            // Another node's run ends, or is given up; the sender's own patience is elsewhere.
+            Claim::Elsewhere => tokio::time::sleep(ELSEWHERE_PAUSE).await,
+            Claim::CutOff(earlier) => {
+                push.message_id = earlier;
+                return node.append(push).await;
+            }
+            // Without a deadline: whether this run ended well decides whether the next may start.
+            Claim::Fresh => return node.append(push).await,
+        }
     }
 }

@@ -9,15 +9,20 @@ use std::time::Duration;
 
 use actix::prelude::*;
 
-use crate::actors::Node;
 use crate::actors::messages::{
-    Attach, Claim, Detach, EndToken, Notify, Route, RouteBehind, SessionEvent,
+    Attach, Claim, Detach, EndToken, ListHeld, Notify, Route, RouteBehind, SessionEvent, Supersede,
 };
 use crate::actors::registry::SessionKey;
-use crate::actors::routing_table::{Epoch, RoutingTable};
+use crate::actors::routing_table::RoutingTable;
+use crate::actors::{FastSet, Node};
+use crate::push::Delivery;
+use crate::token::TokenId;
 
 /// How long a session may stay behind after its registry was full.
 pub const BEHIND_RETRY: Duration = Duration::from_millis(100);
+
+/// In a region, a writer that has not settled its number by then never will.
+const SLOW_WRITER_MAX: Duration = Duration::from_millis(4_200);
 
 /// Sessions told at a time that they are behind.
 const BEHIND_CHUNK: usize = 1_000;
@@ -26,6 +31,8 @@ const BEHIND_CHUNK: usize = 1_000;
 pub struct Router {
     node: Node,
     table: RoutingTable,
+    /// Tokens whose sessions are to look again after a slow writer's time is over.
+    held_back: FastSet<TokenId>,
     retrying: bool,
 }
 
@@ -36,6 +43,7 @@ impl Router {
         Self {
             node,
             table: RoutingTable::default(),
+            held_back: FastSet::default(),
             retrying: false,
         }
     }
@@ -89,6 +97,21 @@ impl Router {
         }
     }
 
+    /// A push above its watermark may not be shown yet: an older one is still being written, maybe
+    /// by a node that has died at it. Once its time is over, its session looks again.
+    fn mind_slow_writers(&mut self, deliveries: &[Delivery], context: &mut Context<Self>) {
+        let held_back = |it: &&Delivery| it.syn_stored < it.push.syn;
+        for token in deliveries.iter().filter(held_back).map(|it| it.address.id) {
+            if self.held_back.insert(token) {
+                context.run_later(SLOW_WRITER_MAX, move |router, context| {
+                    router.held_back.remove(&token);
+                    router.table.note_behind(token);
+                    router.retry_later(context);
+                });
+            }
+        }
+    }
+
     fn tell_behind(&mut self, context: &mut Context<Self>) {
         self.retrying = false;
         let behind = self.table.take_behind(BEHIND_CHUNK);
@@ -113,14 +136,38 @@ impl Actor for Router {
 }
 
 impl Handler<Claim> for Router {
-    type Result = Epoch;
+    type Result = ();
 
-    fn handle(&mut self, Claim { device, session }: Claim, context: &mut Self::Context) -> Epoch {
-        let (epoch, replaced) = self.table.claim(device, session);
-        if let Some(previous) = replaced {
-            self.notify(vec![(previous, SessionEvent::Replaced)], context);
+    fn handle(
+        &mut self,
+        Claim {
+            device,
+            session,
+            epoch,
+        }: Claim,
+        context: &mut Self::Context,
+    ) {
+        if let Some(replaced) = self.table.claim(device, session, epoch) {
+            self.notify(vec![(replaced, SessionEvent::Replaced)], context);
         }
-        epoch
+    }
+}
+
+impl Handler<Supersede> for Router {
+    type Result = ();
+
+    fn handle(&mut self, Supersede { device, epoch }: Supersede, context: &mut Self::Context) {
+        if let Some(replaced) = self.table.supersede(device, epoch) {
+            self.notify(vec![(replaced, SessionEvent::Replaced)], context);
+        }
+    }
+}
+
+impl Handler<ListHeld> for Router {
+    type Result = MessageResult<ListHeld>;
+
+    fn handle(&mut self, _: ListHeld, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.table.held())
     }
 }
 
@@ -155,10 +202,14 @@ impl Handler<Detach> for Router {
         _: &mut Self::Context,
     ) {
         for token in tokens {
-            self.table.detach(token, session);
+            if let Some(epoch) = self.table.detach(token, session) {
+                self.node.let_go_in_region(token, epoch);
+            }
         }
-        if let Some(device) = device {
-            self.table.release(device, session);
+        if let Some(device) = device
+            && let Some(epoch) = self.table.release(device, session)
+        {
+            self.node.release_in_region(device, epoch);
         }
     }
 }
@@ -168,6 +219,7 @@ impl Handler<Route> for Router {
 
     fn handle(&mut self, Route(deliveries): Route, context: &mut Self::Context) {
         self.node.depths().router.take(deliveries.len());
+        self.mind_slow_writers(&deliveries, context);
         let events: Vec<_> = deliveries
             .into_iter()
             .filter_map(|delivery| {

@@ -9,19 +9,16 @@ use std::collections::hash_map::Entry;
 
 use crate::actors::registry::SessionKey;
 use crate::actors::{FastMap, FastSet};
+use crate::store::region::Epoch;
 use crate::token::{DeviceId, TokenId};
 
 /// The sessions of one shard of tokens and devices.
 #[derive(Debug, Default)]
 pub struct RoutingTable {
     tokens: FastMap<TokenId, Holder>,
-    devices: FastMap<DeviceId, SessionKey>,
+    devices: FastMap<DeviceId, Holder>,
     behind: FastSet<TokenId>,
-    last_epoch: Epoch,
 }
-
-/// The number of a claim: of two sessions of one device, the one with the higher is the newer.
-pub type Epoch = u64;
 
 #[derive(Debug, Clone, Copy)]
 struct Holder {
@@ -30,21 +27,42 @@ struct Holder {
 }
 
 impl RoutingTable {
-    /// `session` is the device's only one from now on; returns the claim's number, and the session
-    /// it replaces.
-    pub fn claim(&mut self, device: DeviceId, session: SessionKey) -> (Epoch, Option<SessionKey>) {
-        self.last_epoch += 1;
-        let previous = self.devices.insert(device, session);
-        let replaced = previous.filter(|previous| *previous != session);
-        (self.last_epoch, replaced)
+    /// `session` is the device's only one from now on, unless a newer claim has come before it.
+    /// Returns the session that has to go: the one before it, or itself.
+    pub fn claim(
+        &mut self,
+        device: DeviceId,
+        session: SessionKey,
+        epoch: Epoch,
+    ) -> Option<SessionKey> {
+        let newcomer = Holder { session, epoch };
+        match self.devices.entry(device) {
+            Entry::Vacant(entry) => {
+                entry.insert(newcomer);
+                None
+            }
+            Entry::Occupied(entry) if entry.get().epoch > epoch => Some(session),
+            Entry::Occupied(mut entry) => {
+                let previous = entry.insert(newcomer).session;
+                (previous != session).then_some(previous)
+            }
+        }
     }
 
-    /// The session lets go of its device, unless a newer one holds it by now.
-    pub fn release(&mut self, device: DeviceId, session: SessionKey) {
-        if let Entry::Occupied(entry) = self.devices.entry(device)
-            && *entry.get() == session
-        {
-            entry.remove();
+    /// A session elsewhere has taken the device over from the claim `epoch`; returns the session
+    /// that has to go.
+    pub fn supersede(&mut self, device: DeviceId, epoch: Epoch) -> Option<SessionKey> {
+        match self.devices.entry(device) {
+            Entry::Occupied(entry) if entry.get().epoch <= epoch => Some(entry.remove().session),
+            _ => None,
+        }
+    }
+
+    /// The session lets go of its device, unless a newer one holds it by now; returns its claim.
+    pub fn release(&mut self, device: DeviceId, session: SessionKey) -> Option<Epoch> {
+        match self.devices.entry(device) {
+            Entry::Occupied(entry) if entry.get().session == session => Some(entry.remove().epoch),
+            _ => None,
         }
     }
 
@@ -57,14 +75,22 @@ impl RoutingTable {
         }
     }
 
-    /// The session lets go of a token, unless a newer one holds it by now.
-    pub fn detach(&mut self, token: TokenId, session: SessionKey) {
-        if let Entry::Occupied(entry) = self.tokens.entry(token)
-            && entry.get().session == session
-        {
-            entry.remove();
-            self.behind.remove(&token);
+    /// The session lets go of a token, unless a newer one holds it by now; returns its claim.
+    pub fn detach(&mut self, token: TokenId, session: SessionKey) -> Option<Epoch> {
+        match self.tokens.entry(token) {
+            Entry::Occupied(entry) if entry.get().session == session => {
+                self.behind.remove(&token);
+                Some(entry.remove().epoch)
+            }
+            _ => None,
         }
+    }
+
+    /// Every token that is held, with the claim it is held by.
+    #[must_use]
+    pub fn held(&self) -> Vec<(TokenId, Epoch)> {
+        let held = self.tokens.iter();
+        held.map(|(token, holder)| (*token, holder.epoch)).collect()
     }
 
     /// The session that holds a token.
@@ -119,35 +145,52 @@ mod tests {
     #[test]
     fn a_newer_session_takes_over_and_the_older_goodbye_removes_nothing() {
         let mut table = RoutingTable::default();
-        assert_eq!(table.claim(DEVICE, key(1)), (1, None));
+        assert_eq!(table.claim(DEVICE, key(1), 1), None);
         table.attach(TOKEN, key(1), 1);
-        assert_eq!(table.claim(DEVICE, key(2)), (2, Some(key(1))));
+        assert_eq!(table.claim(DEVICE, key(2), 2), Some(key(1)));
         table.attach(TOKEN, key(2), 2);
-        table.detach(TOKEN, key(1));
-        table.release(DEVICE, key(1));
+        assert_eq!(table.detach(TOKEN, key(1)), None);
+        assert_eq!(table.release(DEVICE, key(1)), None);
         assert_eq!(table.session_of(TOKEN), Some(key(2)));
-        assert_eq!(table.claim(DEVICE, key(3)), (3, Some(key(2))));
+        assert_eq!(table.held(), [(TOKEN, 2)]);
+        assert_eq!(table.claim(DEVICE, key(3), 3), Some(key(2)));
+    }
+
+    #[test]
+    fn a_claim_that_comes_late_has_to_go_itself() {
+        let mut table = RoutingTable::default();
+        assert_eq!(table.claim(DEVICE, key(2), 2), None);
+        assert_eq!(table.claim(DEVICE, key(1), 1), Some(key(1)));
+        assert_eq!(table.release(DEVICE, key(1)), None);
+        assert_eq!(table.release(DEVICE, key(2)), Some(2));
+    }
+
+    #[test]
+    fn a_takeover_elsewhere_ends_the_claims_before_it_and_none_after() {
+        let mut table = RoutingTable::default();
+        table.claim(DEVICE, key(2), 5);
+        assert_eq!(table.supersede(DEVICE, 4), None, "this one is newer");
+        assert_eq!(table.supersede(DEVICE, 5), Some(key(2)));
+        assert_eq!(table.supersede(DEVICE, 5), None);
     }
 
     #[test]
     fn a_late_attach_of_the_older_session_takes_nothing_back() {
         let mut table = RoutingTable::default();
-        let (older, _) = table.claim(DEVICE, key(1));
-        let (newer, _) = table.claim(DEVICE, key(2));
-        table.attach(TOKEN, key(2), newer);
-        table.attach(TOKEN, key(1), older);
+        table.attach(TOKEN, key(2), 2);
+        table.attach(TOKEN, key(1), 1);
         assert_eq!(table.session_of(TOKEN), Some(key(2)));
-        table.detach(TOKEN, key(1));
+        assert_eq!(table.detach(TOKEN, key(1)), None);
         assert_eq!(table.session_of(TOKEN), Some(key(2)));
     }
 
     #[test]
     fn a_goodbye_of_the_holder_removes_everything() {
         let mut table = RoutingTable::default();
-        table.claim(DEVICE, key(1));
+        table.claim(DEVICE, key(1), 1);
         table.attach(TOKEN, key(1), 1);
-        table.detach(TOKEN, key(1));
-        table.release(DEVICE, key(1));
+        assert_eq!(table.detach(TOKEN, key(1)), Some(1));
+        assert_eq!(table.release(DEVICE, key(1)), Some(1));
         assert_eq!(table.sizes(), (0, 0));
     }
 

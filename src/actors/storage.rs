@@ -15,7 +15,8 @@ use crate::actors::messages::{Append, Committed, Route, RouteBehind};
 use crate::actors::router::{BEHIND_RETRY, Router};
 use crate::actors::{AppendError, FastMap, FastSet, Node};
 use crate::push::{Delivery, NewPush, Push};
-use crate::store::{Appended, Settled, SettledSink};
+use crate::store::region::Hint;
+use crate::store::{Appended, Audience, Settled, SettledSink};
 use crate::token::TokenId;
 
 /// A send on its way.
@@ -78,13 +79,21 @@ impl Storage {
             self.node.depths().token.take(1);
             self.start(next);
         }
-        let delivery = outcome
+        let stored = outcome
             .as_ref()
             .ok()
             .and_then(|appended| delivery(push, appended));
-        if delivery.is_some() {
+        if stored.is_some() {
             self.node.metrics().push_accepted();
         }
+        let delivery = stored.and_then(|(delivery, audience)| match audience {
+            Audience::Here => Some(delivery),
+            Audience::Elsewhere(holder) => {
+                self.node.tell(holder.node, Hint::Settled(delivery));
+                None
+            }
+            Audience::Nobody => None,
+        });
         // A sender that has left is no reason not to deliver.
         let _ = reply.send(outcome.map_err(AppendError::Store));
         delivery
@@ -117,17 +126,18 @@ impl Storage {
     }
 }
 
-fn delivery(push: NewPush, appended: &Appended) -> Option<Delivery> {
+fn delivery(push: NewPush, appended: &Appended) -> Option<(Delivery, Audience)> {
     let Appended::Stored {
         syn,
         prev_syn,
         syn_stored,
         deleted_up_to,
+        audience,
     } = *appended
     else {
         return None;
     };
-    Some(Delivery {
+    let delivery = Delivery {
         address: push.address,
         prev_syn,
         syn_stored,
@@ -139,7 +149,8 @@ fn delivery(push: NewPush, appended: &Appended) -> Option<Delivery> {
             expires_at: push.expires_at,
             message: push.message,
         }),
-    })
+    };
+    Some((delivery, audience))
 }
 
 impl Actor for Storage {

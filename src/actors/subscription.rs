@@ -128,7 +128,10 @@ impl Subscription {
         }
         let deleted = self.show_deleted(delivery.deleted_up_to);
         let mut shown: Vec<Shown> = deleted.into_iter().collect();
-        let next_in_line = self.cursor >= delivery.prev_syn && self.cursor < delivery.push.syn;
+        // Above the watermark an older push may still come in.
+        let is_settled = delivery.push.syn <= delivery.syn_stored;
+        let next_in_line =
+            is_settled && self.cursor >= delivery.prev_syn && self.cursor < delivery.push.syn;
         if next_in_line && !self.is_reading && room && self.window() > 0 {
             self.cursor = delivery.push.syn;
             if !delivery.push.is_expired(now) {

@@ -8,6 +8,7 @@ use super::{Exit, SettingsOptions, say};
 use crate::config::{Config, LogFormat};
 use crate::dev::{self, DevFile};
 use crate::server::{self, Running};
+use crate::store::cluster::ConnectError;
 
 /// Runs the server until it has drained.
 #[must_use]
@@ -27,7 +28,10 @@ pub fn run(options: &SettingsOptions) -> Exit {
         Ok(()) => Exit::Success,
         Err(error) => {
             eprintln!("error: {error:#}");
-            Exit::Fault
+            match error.downcast_ref() {
+                Some(ConnectError::Refused(_)) => Exit::Usage,
+                _ => Exit::Fault,
+            }
         }
     }
 }
@@ -36,7 +40,12 @@ async fn serve(config: Config, is_dev: bool) -> anyhow::Result<()> {
     let data_dir = config.data_dir.clone();
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for Ctrl-C")?;
-    let running = server::start(config).await?;
+    let running = tokio::select! {
+        started = server::start(config) => started?,
+        // Whoever waits for backends has nothing to drain.
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     if is_dev {
         let (file, path) = write_dev_file(&running, &data_dir).await?;
         say(&file.banner(&path));

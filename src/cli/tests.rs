@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use actix_web::{App, HttpServer, web};
+use actix_web::{App, HttpServer};
 
 use super::*;
 use crate::admin_token::{self, AdminTokenHash};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::http::admin::{self, AdminState};
+use crate::http::health::Probes;
 use crate::metrics::Metrics;
 use crate::projects::Projects;
 use crate::projects::tests::memory_store;
@@ -93,17 +94,14 @@ impl Server {
         let state = AdminState::new(
             &Config::dev(),
             Arc::clone(&projects),
-            Arc::new(Metrics::new()),
             AdminTokenHash::of(&token),
-            Arc::new(Vec::new),
-            Arc::new(|| true),
+            Probes {
+                metrics: Arc::new(Metrics::new()),
+                readiness: Arc::new(Vec::new),
+                liveness: Arc::new(|| true),
+            },
         );
-        let state = web::Data::new(state);
-        let server = HttpServer::new(move || {
-            App::new()
-                .app_data(state.clone())
-                .configure(admin::configure)
-        });
+        let server = HttpServer::new(move || App::new().configure(admin::configure(&state)));
         let server = server
             .workers(1)
             .disable_signals()

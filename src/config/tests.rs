@@ -107,7 +107,7 @@ fn flags_win_over_environment_over_file_over_defaults() {
 #[test]
 fn every_mistake_is_reported_at_once_with_its_name() {
     let file = "listen = 8080\nfoo = 1\n[socket]\nhello_timeout_ms = 1\nmailbocks = 3\n[nothing]\n";
-    let environment = [("HERALD_STORE__KIND", "cluster"), ("HERALD_LISTEM", "x")];
+    let environment = [("HERALD_STORE__KIND", "disk"), ("HERALD_LISTEM", "x")];
     let found = mistakes(load(file, &environment, &[("admin_listen", "8081")]));
     let keys: Vec<&str> = found.iter().map(|(key, _)| key.as_str()).collect();
     let expected = [
@@ -165,7 +165,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "[store]\nkind = \"disk\"",
         "store.kind",
-        "must be one of `embedded`, `memory`, is `disk`",
+        "must be one of `embedded`, `memory`, `cluster`, is `disk`",
     ),
     (
         "[log]\nformat = \"xml\"",

@@ -284,6 +284,8 @@ choice!(
         Embedded = "embedded",
         /// In this process only.
         Memory = "memory",
+        /// In a Redis Cluster and a Scylla cluster that many nodes share.
+        Cluster = "cluster",
     }
 );
 

@@ -16,36 +16,25 @@ use actix_web::middleware::{Next, from_fn};
 use actix_web::{HttpResponse, Route, web};
 
 use super::error::{ApiError, Scheme};
+use super::health::Probes;
 use super::{auth, health};
 use crate::admin_token::AdminTokenHash;
 use crate::config::Config;
-use crate::metrics::Metrics;
 use crate::projects::{ProjectError, Projects};
 use crate::store::StoreError;
 
 /// When to try again while the store does not take writes.
 const STORE_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Why the node may not take traffic, one sentence each; empty when it may.
-pub type Readiness = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
-
-/// Whether the process beats. No backend has a say in it: an orchestrator restarts what is not
-/// alive, and a restart mends no backend.
-pub type Liveness = Arc<dyn Fn() -> bool + Send + Sync>;
-
 /// What the admin listener's routes stand on.
 #[derive(Clone)]
 pub struct AdminState {
     /// Every project of the region.
     pub projects: Arc<Projects>,
-    /// What `/metrics` shows.
-    pub metrics: Arc<Metrics>,
     /// What operators must show.
     pub admin_token: AdminTokenHash,
-    /// What `/readyz` says.
-    pub readiness: Readiness,
-    /// What `/livez` says.
-    pub liveness: Liveness,
+    /// What needs no credential.
+    pub probes: Probes,
     /// `http.admin_body_bytes`.
     pub body_bytes_max: usize,
     /// `http.body_timeout_ms`.
@@ -58,26 +47,31 @@ impl AdminState {
     pub fn new(
         config: &Config,
         projects: Arc<Projects>,
-        metrics: Arc<Metrics>,
         admin_token: AdminTokenHash,
-        readiness: Readiness,
-        liveness: Liveness,
+        probes: Probes,
     ) -> Self {
         Self {
             projects,
-            metrics,
             admin_token,
-            readiness,
-            liveness,
+            probes,
             body_bytes_max: config.http.admin_body_bytes,
             body_timeout: Duration::from_millis(config.http.body_timeout_ms),
         }
     }
 }
 
-/// Adds all routes of the admin listener. Needs a `web::Data<AdminState>` among the application's
-/// data.
-pub fn configure(routes: &mut web::ServiceConfig) {
+/// What adds all routes of the admin listener, over this state.
+pub fn configure(state: &AdminState) -> impl FnOnce(&mut web::ServiceConfig) + use<> {
+    let state = state.clone();
+    move |routes| {
+        routes
+            .app_data(web::Data::new(state.probes.clone()))
+            .app_data(web::Data::new(state));
+        add_routes(routes);
+    }
+}
+
+fn add_routes(routes: &mut web::ServiceConfig) {
     health::configure(routes);
     let v1 = web::scope("/v1")
         .configure(service_tokens::configure)

@@ -37,7 +37,7 @@ async fn node(store: &Arc<MemoryStore>) -> Projects {
 
 /// Whether the store knows a push token, or takes it in now.
 async fn is_live(store: &MemoryStore, token: &TokenAddress) -> bool {
-    let contact = store.contact(token, 1, NOW).await.expect("an answer");
+    let contact = store.contact(token, 1, None, NOW).await.expect("an answer");
     matches!(contact, Contact::Live { .. })
 }
 

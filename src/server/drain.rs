@@ -35,6 +35,7 @@ impl Running {
                 "the drain's deadline passed"
             );
         }
+        self.node.leave_region().await;
         self.public_handle.stop(true).await;
         self.store.flush().await?;
         self.admin_handle.stop(true).await;

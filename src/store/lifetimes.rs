@@ -34,6 +34,18 @@ pub(super) fn token_ends_at(last_contact: Millis, token_ttl: Millis) -> Millis {
         .saturating_add(contact_refresh(token_ttl))
 }
 
+/// A token whose last contact is not after this has ended by `now`: [`token_ends_at`] turned round.
+pub(super) fn ended_if_heard_by(token_ttl: Millis, now: Millis) -> Millis {
+    now.saturating_sub(token_ttl)
+        .saturating_sub(contact_refresh(token_ttl))
+}
+
+/// A last contact that is not after this is worth writing down anew: [`is_contact_stale`] turned
+/// round.
+pub(super) fn stale_if_heard_by(token_ttl: Millis, now: Millis) -> Millis {
+    now.saturating_sub(contact_refresh(token_ttl))
+}
+
 fn contact_refresh(token_ttl: Millis) -> Millis {
     CONTACT_REFRESH_MS
         .min(token_ttl / REFRESHES_PER_LIFETIME)
@@ -51,6 +63,14 @@ mod tests {
             let unwritten = written + contact_refresh(token_ttl) - 1;
             assert!(!is_contact_stale(written, token_ttl, unwritten));
             assert!(token_ends_at(written, token_ttl) > unwritten + token_ttl);
+            let stale_at = written + contact_refresh(token_ttl);
+            for now in [stale_at - 1, stale_at] {
+                let is_stale = written <= stale_if_heard_by(token_ttl, now);
+                assert_eq!(is_stale, is_contact_stale(written, token_ttl, now));
+            }
+            let ends_at = token_ends_at(written, token_ttl);
+            assert!(written > ended_if_heard_by(token_ttl, ends_at - 1));
+            assert!(written <= ended_if_heard_by(token_ttl, ends_at));
         }
     }
 }

@@ -11,18 +11,21 @@
 //! 2. A push is visible to readers only after it is durable, and only then is its sender told.
 //! 3. A number once given to a push is never given to another, across restarts and failures.
 
+pub mod cluster;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub mod counters;
 pub mod embedded;
 mod lifetimes;
 pub mod memory;
+pub mod region;
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use thiserror::Error;
 
+use self::region::{Epoch, Holder};
 use crate::clock::Millis;
 use crate::projects::Project;
 use crate::push::{IdempotencyKey, MessageId, NewPush, Push, Syn};
@@ -92,9 +95,22 @@ pub enum Appended {
         /// Pushes up to here were dropped by the pending cap, if any ever were and no reader has
         /// moved past them.
         deleted_up_to: Option<Syn>,
+        /// Who is to hear of it.
+        audience: Audience,
     },
     /// The token is dead: nothing was stored.
     Unregistered,
+}
+
+/// Where the session is that a push is for, as far as the store knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// On this node, if anywhere.
+    Here,
+    /// On another node of the region.
+    Elsewhere(Holder),
+    /// The push was replaced by a newer one while it was made durable: nobody may see it.
+    Nobody,
 }
 
 /// One finished append, named by the ticket its caller chose.
@@ -159,6 +175,11 @@ pub enum Claim {
     Fresh,
     /// A send with this key ended well within the last 24 hours.
     Answered(MessageId),
+    /// Another node of the region is at it: ask again.
+    Elsewhere,
+    /// A send with this key was cut off and may have been stored: go ahead under its message id, so
+    /// that a device which has it already recognises it.
+    CutOff(MessageId),
 }
 
 /// How writing a project ended.
@@ -191,11 +212,13 @@ pub trait Store: Send + Sync + 'static {
     fn append(&self, push: NewPush, ticket: u64, sink: &SettledSink);
 
     /// A device has shown up for a token (hello, subscribe, poll): makes the record at first
-    /// contact, prolongs its life, acknowledges everything settled below `min_syn`.
+    /// contact, prolongs its life, acknowledges everything settled below `min_syn`. With an epoch,
+    /// the session of this claim holds the token from now on (of use in a region only).
     fn contact<'a>(
         &'a self,
         address: &'a TokenAddress,
         min_syn: Syn,
+        held: Option<Epoch>,
         now: Millis,
     ) -> BoxFuture<'a, Result<Contact, StoreError>>;
 
@@ -232,8 +255,15 @@ pub trait Store: Send + Sync + 'static {
         now: Millis,
     ) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Looks an idempotency key up. The caller makes sure that one key has one send at a time.
-    fn claim(&self, key: IdempotencyKey, now: Millis) -> BoxFuture<'_, Result<Claim, StoreError>>;
+    /// Looks an idempotency key up, for a send that would be called `proposed`. The caller makes
+    /// sure that on this node one key has one send at a time, and appends after
+    /// [`Claim::Fresh`] or [`Claim::CutOff`].
+    fn claim(
+        &self,
+        key: IdempotencyKey,
+        proposed: MessageId,
+        now: Millis,
+    ) -> BoxFuture<'_, Result<Claim, StoreError>>;
 
     /// All projects, deleted ones included (they keep their ids taken).
     fn projects(&self) -> BoxFuture<'_, Result<Vec<Project>, StoreError>>;

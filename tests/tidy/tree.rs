@@ -3,7 +3,9 @@
 use std::path::Path;
 
 /// Where Rust sources are.
-const SOURCE_ROOTS: [&str; 6] = ["src", "protocol", "sdk", "loadtest", "tests", "benches"];
+const SOURCE_ROOTS: [&str; 7] = [
+    "src", "protocol", "sdk", "loadtest", "region", "tests", "benches",
+];
 
 /// Where documents are, beside those at the root.
 const DOCUMENT_ROOT: &str = "docs";

@@ -15,11 +15,11 @@ use crate::actors::messages::{Attach, Claim, Detach, Notify};
 use crate::actors::node::Worker;
 use crate::actors::registry::SessionKey;
 use crate::actors::router::Router;
-use crate::actors::routing_table::Epoch;
 use crate::actors::{Node, OVERLOAD_RETRY};
 use crate::clock::Millis;
 use crate::metrics::Shed;
 use crate::push::Syn;
+use crate::store::region::Epoch;
 use crate::store::{Page, PageLimit, StoreError};
 use crate::token::{DeviceId, TokenAddress, TokenId};
 
@@ -49,18 +49,23 @@ impl Node {
         }
         let mut answers = Vec::with_capacity(tokens.len());
         for (address, min_syn) in &tokens {
-            answers.push(self.contact(address, *min_syn).await);
+            answers.push(self.contact_of(address, *min_syn, Some(epoch)).await);
         }
         Attachment { epoch, answers }
     }
 
     pub(in crate::actors) async fn claim(&self, session: SessionKey, device: DeviceId) -> Epoch {
-        let claimed = match self.worker_of(device.shard_hash()) {
-            Some(worker) => worker.router.send(Claim { device, session }).await.ok(),
-            None => None,
-        };
-        // No router answers only when the process ends.
-        claimed.unwrap_or_default()
+        let epoch = self.claim_in_region(device).await;
+        if let Some(worker) = self.worker_of(device.shard_hash()) {
+            let claim = Claim {
+                device,
+                session,
+                epoch,
+            };
+            // No router answers only when the process ends.
+            let _ = worker.router.send(claim).await;
+        }
+        epoch
     }
 
     pub(in crate::actors) fn by_router(

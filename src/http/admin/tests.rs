@@ -1,14 +1,15 @@
 //! The admin listener's routes, called as an operator calls them.
 
+use actix_web::App;
 use actix_web::body::to_bytes;
 use actix_web::http::{Method, header};
 use actix_web::test::{TestRequest, init_service};
-use actix_web::{App, web};
 use serde_json::{Value, json};
 
 use super::*;
 use crate::clock::Clock;
 use crate::config::Secret;
+use crate::metrics::Metrics;
 use crate::projects::tests::memory_store;
 
 const ADMIN: &str = "an-admin-token-for-tests";
@@ -50,16 +51,17 @@ async fn state() -> AdminState {
     AdminState::new(
         &Config::dev(),
         Arc::new(projects),
-        Arc::new(Metrics::new()),
         AdminTokenHash::of(&Secret::new(ADMIN.to_owned())),
-        Arc::new(Vec::new),
-        Arc::new(|| true),
+        Probes {
+            metrics: Arc::new(Metrics::new()),
+            readiness: Arc::new(Vec::new),
+            liveness: Arc::new(|| true),
+        },
     )
 }
 
 async fn call(state: &AdminState, request: TestRequest) -> Answer {
-    let data = web::Data::new(state.clone());
-    let app = init_service(App::new().app_data(data).configure(configure)).await;
+    let app = init_service(App::new().configure(configure(state))).await;
     let response = match actix_web::dev::Service::call(&app, request.to_request()).await {
         Ok(response) => response.into_parts().1,
         Err(error) => error.error_response(),
@@ -108,7 +110,7 @@ async fn probes_need_no_credential() {
         (ready.status, ready.json()["ready"].clone()),
         (200, json!(true))
     );
-    state.readiness = Arc::new(|| vec!["the node is draining".to_owned()]);
+    state.probes.readiness = Arc::new(|| vec!["the node is draining".to_owned()]);
     let unready = call(&state, TestRequest::get().uri("/readyz")).await;
     unready.fails_with(503, "UNAVAILABLE");
     assert_eq!(unready.json()["reasons"], json!(["the node is draining"]));

@@ -24,13 +24,13 @@ pub async fn expired_pushes_are_never_read(open: Open<'_>) {
         (0, 3, false)
     );
     subject.sweep(START + HOUR + 10_000).await;
-    assert_eq!(subject.counters.counts().expired, 3);
+    subject.assert_swept(3);
     assert_eq!(
         subject.contact(&token, 1, START + HOUR + 10_000).await,
         live(3, 0)
     );
     subject.assert_conserved(3).await;
-    assert_eq!(subject.store.totals().pending, 0);
+    subject.assert_totals(1, 0);
 }
 
 pub async fn expired_pushes_make_way_before_live_ones(open: Open<'_>) {
@@ -134,7 +134,7 @@ pub async fn a_record_is_made_at_first_contact_only(open: Open<'_>) {
     assert_eq!(subject.send_live(push(heard, late)).await, 1);
     assert_eq!(subject.contact(&sent, 1, late).await, live(1, 0));
     subject.assert_conserved(2).await;
-    assert_eq!(subject.store.totals().tokens, 2);
+    subject.assert_totals(2, 2);
 }
 
 pub async fn a_deleted_token_stays_dead(open: Open<'_>) {
@@ -167,7 +167,7 @@ pub async fn a_deleted_token_stays_dead(open: Open<'_>) {
     subject.delete(&token, after_window + HOUR).await;
     assert_eq!(subject.counters.counts().deleted, 2);
     subject.assert_conserved(2).await;
-    assert_eq!(subject.store.totals().tokens, 0);
+    subject.assert_totals(0, 0);
 }
 
 pub async fn a_token_lives_while_it_is_heard_of(open: Open<'_>) {
@@ -184,7 +184,7 @@ pub async fn a_token_lives_while_it_is_heard_of(open: Open<'_>) {
     }
     assert_eq!(subject.contact(&token, 1, now).await, live(0, 0));
     subject.assert_conserved(0).await;
-    assert_eq!(subject.store.totals().tokens, 1);
+    subject.assert_totals(1, 0);
 }
 
 pub async fn a_silent_token_ends_with_its_pushes(open: Open<'_>) {
@@ -215,14 +215,16 @@ pub async fn a_silent_token_ends_with_its_pushes(open: Open<'_>) {
         Contact::Unregistered
     );
     assert!(subject.read(&token, 0, past_its_end).await.is_empty());
-    let counts = subject.counters.counts();
-    assert_eq!(
-        (counts.expired, counts.deleted),
-        (1, 1),
-        "each by what came first"
-    );
+    if subject.books == Books::Exact {
+        let counts = subject.counters.counts();
+        assert_eq!(
+            (counts.expired, counts.deleted),
+            (1, 1),
+            "each by what came first"
+        );
+    }
     subject.assert_conserved(2).await;
-    assert_eq!(subject.store.totals().tokens, 0);
+    subject.assert_totals(0, 0);
 }
 
 pub async fn a_sweep_over_many_tokens_misses_none(open: Open<'_>) {
@@ -243,13 +245,7 @@ pub async fn a_sweep_over_many_tokens_misses_none(open: Open<'_>) {
     assert_eq!(subject.counters.counts().expired, 0);
     subject.sweep(START + HOUR).await;
     subject.sweep(START + HOUR).await;
-    assert_eq!(subject.counters.counts().expired, TOKENS);
+    subject.assert_swept(TOKENS);
     subject.assert_conserved(TOKENS).await;
-    assert_eq!(
-        (
-            subject.store.totals().tokens,
-            subject.store.totals().pending
-        ),
-        (TOKENS, 0)
-    );
+    subject.assert_totals(TOKENS, 0);
 }

@@ -14,6 +14,7 @@ pub async fn pushes_are_numbered_and_read_in_order(open: Open<'_>) {
             prev_syn: syn - 1,
             syn_stored: syn,
             deleted_up_to: None,
+            audience: Audience::Here,
         };
         assert_eq!(subject.send(push).await, stored);
     }
@@ -33,13 +34,7 @@ pub async fn pushes_are_numbered_and_read_in_order(open: Open<'_>) {
     assert_eq!(syns_of(&subject.read(&token, 3, START).await), [4, 5]);
     assert_eq!(subject.contact(&token, 0, START).await, live(5, 0));
     subject.assert_conserved(6).await;
-    assert_eq!(
-        (
-            subject.store.totals().tokens,
-            subject.store.totals().pending
-        ),
-        (2, 6)
-    );
+    subject.assert_totals(2, 6);
 }
 
 pub async fn pages_are_cut_by_count_and_by_bytes(open: Open<'_>) {
@@ -112,6 +107,7 @@ pub async fn now_or_never_gets_a_number_and_no_row(open: Open<'_>) {
         prev_syn: 1,
         syn_stored: 2,
         deleted_up_to: None,
+        audience: Audience::Here,
     };
     assert_eq!(subject.send(fleeting.clone()).await, stored);
     assert_eq!(subject.syns(&token, START).await, [1]);
@@ -183,6 +179,7 @@ pub async fn the_cap_drops_the_oldest_and_says_so(open: Open<'_>) {
             prev_syn: syn - 1,
             syn_stored: syn,
             deleted_up_to: Some(syn - 3),
+            audience: Audience::Here,
         };
         assert_eq!(subject.send(push(token, START)).await, stored);
     }
@@ -225,7 +222,8 @@ pub async fn readers_skip_nothing_while_senders_race(open: Open<'_>) {
     let count = settled.clone();
     let sink: SettledSink = Arc::new(move |group: Vec<Settled>| {
         for settled in &group {
-            assert!(matches!(settled.outcome, Ok(Appended::Stored { .. })));
+            let is_stored = matches!(settled.outcome, Ok(Appended::Stored { .. }));
+            assert!(is_stored, "{:?}", settled.outcome);
         }
         count.fetch_add(group.len() as u64, Ordering::Relaxed);
     });

@@ -31,7 +31,11 @@ pub async fn projects_are_written_in_turn(open: Open<'_>) {
     );
     let (ours, theirs) = (project("a", 2), project("a", 2));
     let (ours, theirs) = tokio::join!(subject.save(&ours), subject.save(&theirs));
-    assert_eq!((ours, theirs), (Saved::Saved, Saved::Conflict));
+    let saved = [ours, theirs]
+        .iter()
+        .filter(|it| **it == Saved::Saved)
+        .count();
+    assert_eq!(saved, 1, "one of two wins: {ours:?}, {theirs:?}");
     let ended = Project {
         deleted: true,
         ..project("a", 3)
@@ -51,8 +55,10 @@ pub async fn secrets_are_made_once(open: Open<'_>) {
     let subject = open(LIMITS);
     let keep = |name, proposed| subject.store.keep_secret(name, proposed);
     let (one, two) = tokio::join!(keep("sealing", b"one"), keep("sealing", b"two"));
-    assert_eq!(one.expect("kept"), b"one");
-    assert_eq!(two.expect("kept"), b"one", "the first stays");
+    let kept = one.expect("kept");
+    assert_eq!(two.expect("kept"), kept, "whichever was first stays");
+    assert!(kept == b"one" || kept == b"two");
+    assert_eq!(keep("sealing", b"three").await.expect("kept"), kept);
     assert_eq!(keep("device", b"two").await.expect("kept"), b"two");
 }
 
@@ -72,11 +78,7 @@ pub async fn deleting_a_project_ends_its_tokens_only(open: Open<'_>) {
         .delete_tokens_of(ProjectHash::of("ended"), START)
         .await;
     deleted.expect("the store begins");
-    let deadline = Instant::now() + PATIENCE;
-    while subject.store.totals().tokens > 20 {
-        assert!(Instant::now() < deadline, "the tokens end in time");
-        tokio::task::yield_now().await;
-    }
+    subject.await_deleted(600, 20).await;
     for token in &ended {
         assert_eq!(
             subject.contact(token, 1, START).await,
@@ -86,6 +88,6 @@ pub async fn deleting_a_project_ends_its_tokens_only(open: Open<'_>) {
     for token in &kept {
         assert_eq!(subject.syns(token, START).await, [1]);
     }
-    assert_eq!(subject.counters.counts().deleted, 600);
+    subject.assert_totals(20, 20);
     subject.assert_conserved(620).await;
 }

@@ -47,13 +47,14 @@ use self::record::{
     project_key, secret_key,
 };
 use self::token_logs::TokenLogs;
+use super::region::Epoch;
 use super::{
     Appended, Claim, Contact, Page, PageLimit, Saved, Settled, SettledSink, Store, StoreError,
     StoreLimits, Totals,
 };
 use crate::clock::Millis;
 use crate::projects::Project;
-use crate::push::{IdempotencyKey, NewPush, Syn};
+use crate::push::{IdempotencyKey, MessageId, NewPush, Syn};
 use crate::token::{ProjectHash, TokenAddress};
 
 /// The durable store of a single node.
@@ -267,6 +268,7 @@ impl Store for EmbeddedStore {
         &'a self,
         address: &'a TokenAddress,
         min_syn: Syn,
+        _: Option<Epoch>,
         now: Millis,
     ) -> BoxFuture<'a, Result<Contact, StoreError>> {
         Box::pin(ready(self.logs.contact(address, min_syn, now)))
@@ -310,7 +312,12 @@ impl Store for EmbeddedStore {
         })
     }
 
-    fn claim(&self, key: IdempotencyKey, now: Millis) -> BoxFuture<'_, Result<Claim, StoreError>> {
+    fn claim(
+        &self,
+        key: IdempotencyKey,
+        _: MessageId,
+        now: Millis,
+    ) -> BoxFuture<'_, Result<Claim, StoreError>> {
         Box::pin(ready(self.claim_now(key, now)))
     }
 

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::tests::open_at;
 use super::{EmbeddedOptions, EmbeddedStore, fsck};
 use crate::clock::Millis;
-use crate::push::{IdempotencyKey, NewPush, Syn};
+use crate::push::{IdempotencyKey, MessageId, NewPush, Syn};
 use crate::store::conformance::{Reports, START, block_on, push, token_of};
 use crate::store::counters::{PushCounters, PushCounts};
 use crate::store::memory::MemoryStore;
@@ -156,9 +156,12 @@ impl Pair {
             }
             Order::Contact { token, min_syn } => {
                 let token = &self.tokens[token];
-                let expected = oracle.contact(token, min_syn, now).await.expect("answered");
+                let expected = oracle
+                    .contact(token, min_syn, None, now)
+                    .await
+                    .expect("answered");
                 let found = embedded
-                    .contact(token, min_syn, now)
+                    .contact(token, min_syn, None, now)
                     .await
                     .expect("answered");
                 assert_eq!(found, expected);
@@ -187,8 +190,10 @@ impl Pair {
             }
             Order::Claim { key } => {
                 let key = IdempotencyKey([key; 16]);
-                let expected = oracle.claim(key, now).await.expect("answered");
-                let found = embedded.claim(key, now).await.expect("answered");
+                let proposed = MessageId::generate(now);
+                let expected = oracle.claim(key, proposed, now).await.expect("answered");
+                let found = embedded.claim(key, proposed, now).await;
+                let found = found.expect("answered");
                 assert_eq!(found, expected);
             }
             Order::Sweep => {

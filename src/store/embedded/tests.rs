@@ -10,7 +10,9 @@ use super::engine::{Engine, Op};
 use super::record::{encode_ending, ending_key, row_key, token_key, wake_key};
 use super::{EmbeddedOptions, EmbeddedStore, OpenError, fsck};
 use crate::push::{NewPush, Syn};
-use crate::store::conformance::{LIMITS, Reports, START, Subject, block_on, push, suite, token_of};
+use crate::store::conformance::{
+    Books, LIMITS, Reports, START, Subject, block_on, push, suite, token_of,
+};
 use crate::store::counters::{PushCounters, PushCounts};
 use crate::store::{
     Appended, Contact, PageLimit, Settled, SettledSink, Store, StoreError, StoreLimits,
@@ -42,6 +44,7 @@ fn subject(limits: StoreLimits, change: impl FnOnce(&mut EmbeddedOptions)) -> Su
     Subject {
         store: Arc::new(open_at(directory.path(), limits, options)),
         counters,
+        books: Books::Exact,
         keep: Box::new(directory),
     }
 }
@@ -148,7 +151,10 @@ fn everything_is_there_after_a_restart() {
         assert_eq!(counters.counts().recovered, 3);
         assert_eq!((store.totals().tokens, store.totals().pending), (1, 3));
         assert_eq!(syns(&store, &token).await, [3, 4, 5]);
-        let dead = store.contact(&deleted, 1, START).await.expect("answered");
+        let dead = store
+            .contact(&deleted, 1, None, START)
+            .await
+            .expect("answered");
         assert_eq!(dead, Contact::Unregistered);
         store.ack(&token, 5, START).await.expect("acknowledged");
         drop(store);
@@ -275,7 +281,10 @@ fn a_poll_with_nothing_new_touches_no_disk() {
         let (token, idle) = (token_of("demo"), token_of("demo"));
         send_all(&store, (0..3).map(|_| push(token, START))).await;
         for token in [&token, &idle] {
-            store.contact(token, 4, START).await.expect("answered");
+            store
+                .contact(token, 4, None, START)
+                .await
+                .expect("answered");
         }
         store.flush().await.expect("flushed");
         let reads = store.engine_reads();
@@ -283,7 +292,7 @@ fn a_poll_with_nothing_new_touches_no_disk() {
         for _ in 0..100 {
             for (token, stored) in [(&token, 3), (&idle, 0)] {
                 store
-                    .contact(token, stored + 1, START)
+                    .contact(token, stored + 1, None, START)
                     .await
                     .expect("answered");
                 assert!(syns(&store, token).await.is_empty());
@@ -469,7 +478,10 @@ fn an_interrupted_end_of_a_project_goes_on_after_a_restart() {
                 ..PushCounts::default()
             }
         );
-        let contact = store.contact(&token, 1, START).await.expect("answered");
+        let contact = store
+            .contact(&token, 1, None, START)
+            .await
+            .expect("answered");
         assert_eq!(contact, Contact::Unregistered);
     });
 }

@@ -18,7 +18,9 @@ use crate::clock::Millis;
 use crate::push::{NewPush, Syn};
 use crate::store::counters::{PushCounters, PushCounts};
 use crate::store::lifetimes::{first_contact_closes_at, may_make_first_contact};
-use crate::store::{Appended, Contact, IDEMPOTENCY_MS, SettledSink, StoreError, StoreLimits};
+use crate::store::{
+    Appended, Audience, Contact, IDEMPOTENCY_MS, SettledSink, StoreError, StoreLimits,
+};
 use crate::token::{TokenAddress, TokenId};
 
 /// All tokens' logs.
@@ -90,6 +92,7 @@ impl TokenLogs {
             prev_syn: settlement.prev_syn,
             syn_stored: numbered.syn,
             deleted_up_to: settlement.deleted_up_to,
+            audience: Audience::Here,
         })
     }
 

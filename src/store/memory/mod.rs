@@ -13,9 +13,10 @@ use super::counters::{PushCounters, PushCounts};
 use super::lifetimes::{
     first_contact_closes_at, is_contact_stale, may_make_first_contact, token_ends_at,
 };
+use super::region::Epoch;
 use super::{
-    Appended, Claim, Contact, IDEMPOTENCY_MS, Page, PageLimit, Saved, Settled, SettledSink, Store,
-    StoreError, StoreLimits, Totals,
+    Appended, Audience, Claim, Contact, IDEMPOTENCY_MS, Page, PageLimit, Saved, Settled,
+    SettledSink, Store, StoreError, StoreLimits, Totals,
 };
 use crate::clock::Millis;
 use crate::projects::Project;
@@ -71,6 +72,7 @@ impl MemoryStore {
             prev_syn,
             syn_stored: log.syn_stored,
             deleted_up_to: log.reported_deleted_up_to(),
+            audience: Audience::Here,
         };
         if let Some(key) = idempotency {
             state.answers.insert(key, answer);
@@ -187,6 +189,7 @@ impl Store for MemoryStore {
         &'a self,
         address: &'a TokenAddress,
         min_syn: Syn,
+        _: Option<Epoch>,
         now: Millis,
     ) -> BoxFuture<'a, Result<Contact, StoreError>> {
         Box::pin(ready(Ok(self.contact_now(address, min_syn, now))))
@@ -233,7 +236,12 @@ impl Store for MemoryStore {
         Box::pin(ready(Ok(())))
     }
 
-    fn claim(&self, key: IdempotencyKey, now: Millis) -> BoxFuture<'_, Result<Claim, StoreError>> {
+    fn claim(
+        &self,
+        key: IdempotencyKey,
+        _: MessageId,
+        now: Millis,
+    ) -> BoxFuture<'_, Result<Claim, StoreError>> {
         let claim = match self.state().answers.get(&key) {
             Some((message_id, ends_at)) if now < *ends_at => Claim::Answered(*message_id),
             _ => Claim::Fresh,
@@ -305,13 +313,14 @@ impl Store for MemoryStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::conformance::{Subject, suite};
+    use crate::store::conformance::{Books, Subject, suite};
 
     fn open(limits: StoreLimits) -> Subject {
         let counters = Arc::new(PushCounters::default());
         Subject {
             store: Arc::new(MemoryStore::new(limits, counters.clone())),
             counters,
+            books: Books::Exact,
             keep: Box::new(()),
         }
     }

@@ -1,0 +1,185 @@
+//! The node among the other nodes of its region: claims that count everywhere, what others tell,
+//! and what is done when something they told was lost.
+
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::actors::Node;
+use crate::actors::messages::{EndToken, ListHeld, Route, RouteBehind, Supersede};
+use crate::push::Delivery;
+use crate::store::region::{Epoch, Hint, NodeId, Region};
+use crate::token::{DeviceId, TokenId};
+
+/// Hints taken in at a time.
+const HINTS_AT_ONCE: usize = 256;
+
+/// Tokens looked after at a time, and the pause after them: about ten thousand a second, so that
+/// half a million take a minute and sends go on meanwhile.
+const LOOK_AFTER: usize = 500;
+const LOOK_AFTER_PAUSE: Duration = Duration::from_millis(50);
+
+/// Pause before tokens are looked after again that the region had no answer for.
+const REGION_PAUSE: Duration = Duration::from_millis(500);
+
+impl Node {
+    /// Begins to hear what other nodes tell. Does nothing without a region. To be called once, on
+    /// the system's own thread.
+    pub fn join_region(&self) {
+        let Some(region) = self.0.region.clone() else {
+            return;
+        };
+        let Some(mut hints) = region.listen() else {
+            return;
+        };
+        let (resync, mut resyncs) = tokio::sync::watch::channel(());
+        let node = self.clone();
+        actix_rt::spawn(async move {
+            let mut group = Vec::with_capacity(HINTS_AT_ONCE);
+            while hints.recv_many(&mut group, HINTS_AT_ONCE).await > 0 {
+                for hint in node.settled_hints(&mut group).await {
+                    match hint {
+                        Hint::Resync => drop(resync.send(())),
+                        other => node.take_hint(other).await,
+                    }
+                }
+            }
+        });
+        let node = self.clone();
+        actix_rt::spawn(async move {
+            // However many losses come while tokens are looked after, one more round is enough.
+            while resyncs.changed().await.is_ok() {
+                node.look_after_all(&*region).await;
+            }
+        });
+    }
+
+    /// Hands settled pushes to their routers, a group each; returns the other hints.
+    async fn settled_hints(&self, group: &mut Vec<Hint>) -> Vec<Hint> {
+        let mut by_worker: Vec<Vec<Delivery>> = Vec::new();
+        by_worker.resize_with(self.workers(), Vec::new);
+        let mut others = Vec::new();
+        for hint in group.drain(..) {
+            match hint {
+                Hint::Settled(delivery) => {
+                    let worker = self.worker_index(delivery.address.id.shard_hash());
+                    by_worker[worker].push(delivery);
+                }
+                other => others.push(other),
+            }
+        }
+        for (worker, deliveries) in by_worker.into_iter().enumerate() {
+            let worker = self.0.workers.get(worker).and_then(OnceLock::get);
+            if let Some(worker) = worker.filter(|_| !deliveries.is_empty()) {
+                self.0.depths.router.add(deliveries.len());
+                let _ = worker.router.send(Route(deliveries)).await;
+            }
+        }
+        others
+    }
+
+    async fn take_hint(&self, hint: Hint) {
+        match hint {
+            Hint::Behind(token) => {
+                if let Some(worker) = self.worker_of(token.shard_hash()) {
+                    let _ = worker.router.send(RouteBehind(vec![token])).await;
+                }
+            }
+            Hint::Ended(token) => self.end_here(token).await,
+            Hint::Replaced(device, epoch) => {
+                if let Some(worker) = self.worker_of(device.shard_hash()) {
+                    let _ = worker.router.send(Supersede { device, epoch }).await;
+                }
+            }
+            Hint::Settled(_) | Hint::Resync => {}
+        }
+    }
+
+    async fn end_here(&self, token: TokenId) {
+        if let Some(worker) = self.worker_of(token.shard_hash()) {
+            let _ = worker.router.send(EndToken(token)).await;
+        }
+    }
+
+    /// Says again of every token held here that it is, and has its session look into the store.
+    async fn look_after_all(&self, region: &dyn Region) {
+        for worker in self.0.workers.iter().filter_map(OnceLock::get) {
+            let held = worker.router.send(ListHeld).await.unwrap_or_default();
+            for some in held.chunks(LOOK_AFTER) {
+                let live = self.hold(region, some).await;
+                let mut behind = Vec::with_capacity(some.len());
+                for ((token, _), lives) in some.iter().zip(live) {
+                    match lives {
+                        true => behind.push(*token),
+                        false => self.end_here(*token).await,
+                    }
+                }
+                let _ = worker.router.send(RouteBehind(behind)).await;
+                tokio::time::sleep(LOOK_AFTER_PAUSE).await;
+            }
+        }
+    }
+
+    /// Asks until the region has an answer: while Redis is away there is nothing to hear either.
+    async fn hold(&self, region: &dyn Region, tokens: &[(TokenId, Epoch)]) -> Vec<bool> {
+        loop {
+            match region.hold(tokens, self.0.clock.now()).await {
+                Ok(live) => return live,
+                Err(_) => tokio::time::sleep(REGION_PAUSE).await,
+            }
+        }
+    }
+
+    /// Claims a device in the whole region, and tells the node that held it before.
+    pub(in crate::actors) async fn claim_in_region(&self, device: DeviceId) -> Epoch {
+        let Some(region) = &self.0.region else {
+            return self.next_epoch();
+        };
+        match region.claim(device).await {
+            Ok(claimed) => {
+                if let Some(previous) = claimed.previous {
+                    region.tell(previous.node, Hint::Replaced(device, previous.epoch));
+                }
+                claimed.epoch
+            }
+            // The session is heard of in the region once its tokens are looked after.
+            Err(_) => self.next_epoch(),
+        }
+    }
+
+    /// A claim's number without asking anybody: like the region's, microseconds since 1970 unless
+    /// that was given already.
+    fn next_epoch(&self) -> Epoch {
+        let now_us = self.0.clock.now().saturating_mul(1_000);
+        let next = |last: Epoch| Some(now_us.max(last + 1));
+        let relaxed = Ordering::Relaxed;
+        let last = self.0.last_epoch.fetch_update(relaxed, relaxed, next);
+        let (Ok(last) | Err(last)) = last;
+        now_us.max(last + 1)
+    }
+
+    pub(in crate::actors) fn let_go_in_region(&self, token: TokenId, epoch: Epoch) {
+        if let Some(region) = self.0.region.clone() {
+            actix_rt::spawn(async move { region.let_go(token, epoch).await });
+        }
+    }
+
+    pub(in crate::actors) fn release_in_region(&self, device: DeviceId, epoch: Epoch) {
+        if let Some(region) = self.0.region.clone() {
+            actix_rt::spawn(async move { region.release(device, epoch).await });
+        }
+    }
+
+    pub(in crate::actors) fn tell(&self, node: NodeId, hint: Hint) {
+        if let Some(region) = &self.0.region {
+            region.tell(node, hint);
+        }
+    }
+
+    /// No other node is to tell this one anything from now on.
+    pub async fn leave_region(&self) {
+        if let Some(region) = &self.0.region {
+            region.leave().await;
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Both backends together, and one step on a token's record: call the function; if the record is
+//! missing or not to be believed, mend it from the rows in Scylla and call again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::cleanup::Cleanup;
+use super::cql::Cql;
+use super::healing::Mended;
+use super::health::Health;
+use super::primaries::Primaries;
+use super::push_rows::PushRows;
+use super::records::{Call, Records};
+use super::reply::{Reply, Status};
+use super::token_rows::TokenRows;
+use crate::clock::Millis;
+use crate::store::counters::PushCounters;
+use crate::store::lifetimes::{ended_if_heard_by, token_ends_at};
+use crate::store::region::NodeId;
+use crate::store::{StoreError, StoreLimits};
+use crate::token::TokenAddress;
+
+/// A record is mended at most so often for one step: each time, another failover came between.
+const MENDS_MAX: usize = 5;
+
+/// Rows of tokens stay this much longer than their tokens, so that it is always `contact_at` that
+/// says whether a token has ended.
+const ROW_GRACE_MS: Millis = 24 * 60 * 60 * 1_000;
+
+/// A sender has its answer within two seconds; this much of it is for finding the answer.
+pub(super) const STEP_MAX: Duration = Duration::from_millis(1_800);
+
+/// Whether a step may be a token's first contact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// It makes the record, if the token was minted just now.
+    Allowed,
+    /// It does not.
+    NotHere,
+}
+
+/// How a step on a record ended, mended or not.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The function answered: done, full, gone or skew.
+    Taken(Reply),
+    /// The token has ended, or is too old to begin.
+    Dead,
+    /// The token has no record, and may still begin.
+    NotBegun,
+}
+
+/// Everything that the verbs need.
+pub(super) struct Backends {
+    pub(super) node: NodeId,
+    pub(super) records: Records,
+    pub(super) primaries: Arc<Primaries>,
+    pub(super) cql: Arc<Cql>,
+    pub(super) pushes: Arc<PushRows>,
+    pub(super) tokens: Arc<TokenRows>,
+    pub(super) cleanup: Cleanup,
+    pub(super) health: Arc<Health>,
+    pub(super) limits: StoreLimits,
+    pub(super) counters: Arc<PushCounters>,
+}
+
+impl Backends {
+    /// Takes a step on a token's record.
+    ///
+    /// # Errors
+    /// One of the backends does not answer.
+    pub(super) async fn step(
+        &self,
+        address: &TokenAddress,
+        beginning: Beginning,
+        now: Millis,
+        call: impl Fn() -> Call,
+    ) -> Result<Step, StoreError> {
+        for mends in 0..MENDS_MAX {
+            let reply = self.records.run(call()).await?;
+            self.cleanup.rows(address.id, &reply.freed);
+            match reply.status {
+                Status::Suspect | Status::Missing => {
+                    match self
+                        .mend(address, &reply, beginning, mends == 0, now)
+                        .await?
+                    {
+                        Mended::Again => {}
+                        Mended::Dead => return Ok(Step::Dead),
+                        Mended::NotBegun => return Ok(Step::NotBegun),
+                    }
+                }
+                Status::Dead => return Ok(Step::Dead),
+                Status::Done | Status::Full | Status::Gone | Status::Skew => {
+                    return Ok(Step::Taken(reply));
+                }
+            }
+        }
+        Err(StoreError::Unavailable("redis changes its mind too often"))
+    }
+
+    /// A record whose last contact is not after this belongs to a token that has ended.
+    pub(super) fn ended_if_heard_by(&self, now: Millis) -> Millis {
+        ended_if_heard_by(self.limits.token_ttl_ms, now)
+    }
+
+    /// How long records and rows of a token stay that was heard of just now.
+    pub(super) fn life_ms(&self) -> Millis {
+        token_ends_at(0, self.limits.token_ttl_ms).saturating_add(ROW_GRACE_MS)
+    }
+}
+
+/// When a step that begins now must be over.
+pub(super) fn deadline() -> Instant {
+    Instant::now() + STEP_MAX
+}
