@@ -18,6 +18,7 @@ const IPV6_PREFIX_BITS: u32 = 64;
 /// Buckets by key; `None` lets everything pass.
 pub struct Buckets<K: Hash + Eq + Clone> {
     limiter: Option<RateLimiter<K, DashMapStateStore<K>, DefaultClock>>,
+    size: NonZeroU32,
     clock: DefaultClock,
 }
 
@@ -29,6 +30,7 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
             NonZeroU32::new(per_minute).map(|limit| RateLimiter::dashmap(Quota::per_minute(limit)));
         Self {
             limiter,
+            size: NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN),
             clock: DefaultClock::default(),
         }
     }
@@ -38,11 +40,25 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
     /// # Errors
     /// How long until there is one again.
     pub fn take(&self, key: &K) -> Result<(), Duration> {
-        match &self.limiter {
-            None => Ok(()),
-            Some(limiter) => limiter
-                .check_key(key)
-                .map_err(|not_until| not_until.wait_time_from(self.clock.now())),
+        self.take_many(key, NonZeroU32::MIN)
+    }
+
+    /// Takes several from the key's bucket: what one call costs where as many nodes share a limit.
+    ///
+    /// # Errors
+    /// How long until there are as many again.
+    pub fn take_many(&self, key: &K, count: NonZeroU32) -> Result<(), Duration> {
+        let Some(limiter) = &self.limiter else {
+            return Ok(());
+        };
+        match limiter.check_key_n(key, count) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(not_until)) => Err(not_until.wait_time_from(self.clock.now())),
+            // More nodes than the limit has cells: a call costs all of them.
+            Err(_) => match limiter.check_key_n(key, self.size) {
+                Ok(Err(not_until)) => Err(not_until.wait_time_from(self.clock.now())),
+                Ok(Ok(())) | Err(_) => Ok(()),
+            },
         }
     }
 
@@ -118,6 +134,18 @@ mod tests {
             "{wait:?}"
         );
         assert_eq!(buckets.take(&"b"), Ok(()), "keys do not share a bucket");
+    }
+
+    #[test]
+    fn a_limit_that_nodes_share_is_divided_by_their_number() {
+        let count = |nodes| NonZeroU32::new(nodes).expect("not zero");
+        let shared = Buckets::per_minute(6);
+        assert_eq!(shared.take_many(&"a", count(3)), Ok(()));
+        assert_eq!(shared.take_many(&"a", count(3)), Ok(()));
+        assert!(shared.take_many(&"a", count(3)).is_err(), "two of six");
+        let crowded = Buckets::per_minute(2);
+        assert_eq!(crowded.take_many(&"a", count(9)), Ok(()));
+        assert!(crowded.take_many(&"a", count(9)).is_err());
     }
 
     #[test]

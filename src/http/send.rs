@@ -132,7 +132,7 @@ fn take_project_quota(project: &Project, public: &Public) -> Result<(), ApiError
     public
         .quotas
         .project_sends
-        .take(&project.hash())
+        .take_many(&project.hash(), public.node.nodes())
         .map_err(|wait| {
             public.node.metrics().sheds.count(Shed::ProjectQuota);
             ApiError::project_quota_exceeded(

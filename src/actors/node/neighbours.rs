@@ -1,6 +1,7 @@
 //! The node among the other nodes of its region: claims that count everywhere, what others tell,
 //! and what is done when something they told was lost.
 
+use std::num::NonZeroU32;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -174,6 +175,14 @@ impl Node {
         if let Some(region) = &self.0.region {
             region.tell(node, hint);
         }
+    }
+
+    /// How many nodes the region has now, this one included.
+    #[must_use]
+    pub fn nodes(&self) -> NonZeroU32 {
+        let nodes = self.0.region.as_ref().map_or(1, |region| region.nodes());
+        let nodes = u32::try_from(nodes).unwrap_or(u32::MAX);
+        NonZeroU32::new(nodes).unwrap_or(NonZeroU32::MIN)
     }
 
     /// No other node is to tell this one anything from now on.
