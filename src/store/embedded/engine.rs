@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, UserKey, UserValue};
+use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, UserKey, UserValue};
 use thiserror::Error;
 
 use super::record::{FORMAT_VERSION, VERSION_KEY};
@@ -239,9 +239,10 @@ impl Engine {
             .map_err(|error| read_error(&error))
     }
 
-    /// Bytes of keys and values that are in memory only for being written out later.
+    /// Bytes of keys and values in memtables: those that are yet to be written out, and those that
+    /// were and that the engine has not let go of.
     pub(super) fn memtable_bytes(&self) -> u64 {
-        self.database.write_buffer_size()
+        self.keyspace.tree.version_memtable_size_sum()
     }
 
     /// Has the memtable written out, so that journals before it can go.

@@ -272,6 +272,7 @@ impl Housekeeper {
             return Ok(());
         }
         self.tidiness.is_writing_out = false;
+        self.let_go_of_memtable()?;
         if !self.is_mostly_garbage(removals) {
             return Ok(());
         }
@@ -282,6 +283,16 @@ impl Housekeeper {
         let table_bytes = self.engine.table_bytes();
         tracing::info!(elapsed_ms, table_bytes, "the store was compacted");
         Ok(())
+    }
+
+    /// The engine keeps a memtable that was written out for readers of the past, and looks whether
+    /// there can be any only when it begins the next one: an idle store would keep it for ever. So
+    /// another is begun, after a write that makes the moment of the writing out a past one.
+    fn let_go_of_memtable(&self) -> Result<(), StoreError> {
+        self.wait_for_commit()?;
+        self.engine
+            .write_memtable_out()
+            .map_err(|error| failed(&error))
     }
 
     /// An empty round still writes the totals.
