@@ -5,17 +5,16 @@
 //! attach take a token from the newer one: claims and attaches meet in different shards, in any
 //! order.
 
-use std::collections::hash_map::Entry;
-
+use crate::actors::FastSet;
 use crate::actors::registry::SessionKey;
-use crate::actors::{FastMap, FastSet};
+use crate::dense_map::DenseMap;
 use crate::token::{DeviceId, TokenId};
 
 /// The sessions of one shard of tokens and devices.
 #[derive(Debug, Default)]
 pub struct RoutingTable {
-    tokens: FastMap<TokenId, Holder>,
-    devices: FastMap<DeviceId, SessionKey>,
+    tokens: DenseMap<TokenId, Holder>,
+    devices: DenseMap<DeviceId, SessionKey>,
     behind: FastSet<TokenId>,
     last_epoch: Epoch,
 }
@@ -41,28 +40,24 @@ impl RoutingTable {
 
     /// The session lets go of its device, unless a newer one holds it by now.
     pub fn release(&mut self, device: DeviceId, session: SessionKey) {
-        if let Entry::Occupied(entry) = self.devices.entry(device)
-            && *entry.get() == session
-        {
-            entry.remove();
+        if self.devices.get(&device) == Some(&session) {
+            self.devices.remove(&device);
         }
     }
 
     /// Pushes of `token` go to `session` from now on, unless a newer one of its device has it.
     pub fn attach(&mut self, token: TokenId, session: SessionKey, epoch: Epoch) {
         let newcomer = Holder { session, epoch };
-        let holder = self.tokens.entry(token).or_insert(newcomer);
-        if holder.epoch <= epoch {
-            *holder = newcomer;
+        let holder = self.tokens.get(&token);
+        if holder.is_none_or(|holder| holder.epoch <= epoch) {
+            self.tokens.insert(token, newcomer);
         }
     }
 
     /// The session lets go of a token, unless a newer one holds it by now.
     pub fn detach(&mut self, token: TokenId, session: SessionKey) {
-        if let Entry::Occupied(entry) = self.tokens.entry(token)
-            && entry.get().session == session
-        {
-            entry.remove();
+        if self.session_of(token) == Some(session) {
+            self.tokens.remove(&token);
             self.behind.remove(&token);
         }
     }

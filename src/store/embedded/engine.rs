@@ -6,7 +6,9 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, UserKey, UserValue};
+use fjall::{
+    AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, UserKey, UserValue,
+};
 use thiserror::Error;
 
 use super::record::{FORMAT_VERSION, VERSION_KEY};
