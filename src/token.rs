@@ -195,12 +195,9 @@ impl SealedToken {
 
     /// What it has beyond its address.
     fn seal(&self) -> Seal {
-        let (_version, key, nonce) = (self.0[0], self.0[1], &self.0[HEADER_BYTES..]);
-        let nonce = nonce.first_chunk::<NONCE_BYTES>().copied();
-        Seal {
-            key,
-            nonce: nonce.unwrap_or_default(),
-        }
+        let [_version, key, rest @ ..] = &self.0;
+        let nonce = rest.first_chunk().copied().unwrap_or_default();
+        Seal { key: *key, nonce }
     }
 }
 
@@ -366,8 +363,7 @@ impl Keyring {
 }
 
 fn encrypt(cipher: &Aes256GcmSiv, seal: Seal, address: TokenAddress) -> SealedToken {
-    let header = [VERSION, seal.key];
-    let plain = address.to_plain();
+    let (header, plain) = ([VERSION, seal.key], address.to_plain());
     let payload = Payload {
         msg: &plain,
         aad: &header,
