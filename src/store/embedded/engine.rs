@@ -18,7 +18,7 @@ const KEYSPACE: &str = "herald";
 
 /// A memtable is written out at this size. Under load the one before it is in memory too, at worst
 /// four more, all in about three times as many bytes; at rest there is none. Half of this has the
-/// engine write out and merge so much more often that durable sends lose a tenth.
+/// engine write out and merge twice as often, at the expense of durable sends.
 const MEMTABLE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Journals that are not yet written out in full may take this much disk; the engine's own
