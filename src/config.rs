@@ -263,7 +263,7 @@ settings! {
         queue_bytes: usize = 32 * MIB, in 65_536..=1 << 40;
         /// Blocks of the data files kept in memory.
         block_cache_bytes: usize = 64 * MIB, in MIB as u64..=1 << 40;
-        /// Memory for what is known of tokens, about 120 bytes each; others are read from disk.
+        /// Memory for what is known of tokens, about 90 bytes each; others are read from disk.
         ledger_cache_bytes: usize = 256 * MIB, in MIB as u64..=1 << 40;
         /// How often what has expired is looked for.
         sweep_interval_ms: u64 = 1_000, in 10..=3_600_000;

@@ -20,6 +20,7 @@ pub mod admin_token;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod dense_map;
 pub mod dev;
 pub mod http;
 pub mod metrics;

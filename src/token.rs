@@ -171,8 +171,7 @@ pub enum TokenError {
     KeyGone,
 }
 
-/// A sealed push token in its binary form: what a session keeps, so that frames name the token
-/// exactly as the device does.
+/// A sealed push token in its binary form.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SealedToken([u8; SEALED_BYTES]);
 
@@ -192,6 +191,27 @@ impl SealedToken {
     #[must_use]
     pub fn to_text(&self) -> String {
         URL_SAFE_NO_PAD.encode(self.0)
+    }
+
+    /// What it has beyond its address.
+    fn seal(&self) -> Seal {
+        let [_version, key, rest @ ..] = &self.0;
+        let nonce = rest.first_chunk().copied().unwrap_or_default();
+        Seal { key: *key, nonce }
+    }
+}
+
+/// What a token's text has beyond its address: a session keeps these 13 bytes instead of the 74 of
+/// the whole, and frames still name the token exactly as the device does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Seal {
+    key: u8,
+    nonce: [u8; NONCE_BYTES],
+}
+
+impl fmt::Debug for Seal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Seal({})", short_hash(&self.nonce))
     }
 }
 
@@ -262,24 +282,18 @@ impl Keyring {
     /// Seals an address under a fresh nonce.
     #[must_use]
     pub fn seal(&self, address: TokenAddress) -> SealedToken {
+        let (key, cipher) = &self.sealing[0];
         let mut nonce = [0; NONCE_BYTES];
         rand::fill(&mut nonce);
-        let (key_id, cipher) = &self.sealing[0];
-        let header = [VERSION, *key_id];
-        let plain = address.to_plain();
-        let payload = Payload {
-            msg: &plain,
-            aad: &header,
-        };
-        // Encryption of 44 bytes into a Vec cannot fail: the limit is 64 GiB.
-        let body = cipher
-            .encrypt(&Nonce::from(nonce), payload)
-            .unwrap_or_default();
-        let mut sealed = [0; SEALED_BYTES];
-        sealed[..HEADER_BYTES].copy_from_slice(&header);
-        sealed[HEADER_BYTES..HEADER_BYTES + NONCE_BYTES].copy_from_slice(&nonce);
-        sealed[HEADER_BYTES + NONCE_BYTES..].copy_from_slice(&body);
-        SealedToken(sealed)
+        encrypt(cipher, Seal { key: *key, nonce }, address)
+    }
+
+    /// Writes a token as it was written before: the cipher makes the same of the same key, nonce and
+    /// address. `None` if the key is gone.
+    #[must_use]
+    pub fn seal_again(&self, address: TokenAddress, seal: Seal) -> Option<SealedToken> {
+        let (_, cipher) = self.sealing.iter().find(|(id, _)| *id == seal.key)?;
+        Some(encrypt(cipher, seal, address))
     }
 
     /// Opens a sealed token.
@@ -315,9 +329,9 @@ impl Keyring {
     ///
     /// # Errors
     /// As [`Self::open`].
-    pub fn open_text(&self, text: &str) -> Result<(TokenAddress, SealedToken), TokenError> {
+    pub fn open_text(&self, text: &str) -> Result<(TokenAddress, Seal), TokenError> {
         let sealed = SealedToken::from_text(text)?;
-        Ok((self.open(&sealed)?, sealed))
+        Ok((self.open(&sealed)?, sealed.seal()))
     }
 
     /// A new device and its secret. Nothing is kept of either.
@@ -346,6 +360,23 @@ impl Keyring {
         let expected = device_mac(key, &device);
         bool::from(expected.ct_eq(&secret[1..])).then_some(device)
     }
+}
+
+fn encrypt(cipher: &Aes256GcmSiv, seal: Seal, address: TokenAddress) -> SealedToken {
+    let (header, plain) = ([VERSION, seal.key], address.to_plain());
+    let payload = Payload {
+        msg: &plain,
+        aad: &header,
+    };
+    // Encryption of 44 bytes into a Vec cannot fail: the limit is 64 GiB.
+    let body = cipher
+        .encrypt(&Nonce::from(seal.nonce), payload)
+        .unwrap_or_default();
+    let mut sealed = [0; SEALED_BYTES];
+    sealed[..HEADER_BYTES].copy_from_slice(&header);
+    sealed[HEADER_BYTES..HEADER_BYTES + NONCE_BYTES].copy_from_slice(&seal.nonce);
+    sealed[HEADER_BYTES + NONCE_BYTES..].copy_from_slice(&body);
+    SealedToken(sealed)
 }
 
 fn device_mac(key: &Key, device: &DeviceId) -> [u8; 32] {
@@ -396,6 +427,16 @@ mod tests {
         assert_eq!(text.len(), SealedToken::TEXT_BYTES);
         assert!(text.len() <= 128, "the contract's limit");
         assert_eq!(ring.open_text(&text).map(|(opened, _)| opened), Ok(address));
+    }
+
+    #[test]
+    fn an_opened_token_can_be_written_again_as_it_was() {
+        let text = ring(&[1]).seal(address()).to_text();
+        let rotated = ring(&[2, 1]);
+        let (address, seal) = rotated.open_text(&text).expect("an old key");
+        let again = rotated.seal_again(address, seal).map(|it| it.to_text());
+        assert_eq!(again, Some(text));
+        assert_eq!(ring(&[2]).seal_again(address, seal), None);
     }
 
     #[test]

@@ -7,7 +7,8 @@ use thin_vec::ThinVec;
 use crate::actors::action::{Action, Attached, Attachment, Right};
 use crate::actors::close_reason::CloseReason;
 use crate::actors::opening::{Greeting, Opening};
-use crate::actors::subscription::{Shown, Subscription};
+use crate::actors::showing::{show, show_all};
+use crate::actors::subscription::Subscription;
 use crate::clock::Millis;
 use crate::push::{Delivery, Syn};
 use crate::store::region::Epoch;
@@ -24,7 +25,7 @@ pub struct Conversation {
     device: Option<DeviceId>,
     greeted: bool,
     epoch: Epoch,
-    subscriptions: ThinVec<Box<Subscription>>,
+    subscriptions: ThinVec<Subscription>,
     opening: Option<Box<Opening>>,
 }
 
@@ -154,7 +155,7 @@ impl Conversation {
     /// Makes room for a token, before its router hears of it: a push that is settled from then on
     /// finds the subscription here.
     fn enlist(&mut self, text: &str, keys: &Keyring) -> Result<TokenAddress, &'static str> {
-        let (address, sealed) = keys.open_text(text).map_err(|error| match error {
+        let (address, seal) = keys.open_text(text).map_err(|error| match error {
             TokenError::Malformed => "INVALID_ARGUMENT",
             TokenError::KeyGone => "UNREGISTERED",
         })?;
@@ -168,8 +169,9 @@ impl Conversation {
         if self.subscriptions.len() >= TOKENS_MAX {
             self.make_room().ok_or("RESOURCE_EXHAUSTED")?;
         }
-        self.subscriptions
-            .push(Box::new(Subscription::new(address, sealed)));
+        // One more and not twice as many: most devices have few tokens, and keep them for long.
+        self.subscriptions.reserve_exact(1);
+        self.subscriptions.push(Subscription::new(address, seal));
         Ok(address)
     }
 
@@ -206,14 +208,19 @@ impl Conversation {
     }
 
     /// The answer to [`Action::Attach`].
-    pub fn attached(&mut self, attachment: Attachment, greeting: Greeting) -> Vec<Action> {
+    pub fn attached(
+        &mut self,
+        attachment: Attachment,
+        greeting: Greeting,
+        keys: &Keyring,
+    ) -> Vec<Action> {
         let Some(opening) = self.opening.take() else {
             return Vec::new();
         };
         self.epoch = attachment.epoch;
         let mut afterwards = Vec::new();
         let frames = opening.answer(attachment.answers, greeting, |token, answer| {
-            self.take_answer(token, answer, &mut afterwards)
+            self.take_answer(token, answer, keys, &mut afterwards)
         });
         let mut actions: Vec<Action> = frames
             .iter()
@@ -227,6 +234,7 @@ impl Conversation {
         &mut self,
         token: TokenId,
         answer: Attached,
+        keys: &Keyring,
         afterwards: &mut Vec<Action>,
     ) -> Result<Syn, &'static str> {
         let status = match answer {
@@ -239,7 +247,7 @@ impl Conversation {
                 let wanted = self.find(token).filter(|it| it.is_wanted());
                 let subscription = wanted.ok_or("UNAVAILABLE")?;
                 let shown = subscription.attached(syn_stored, acked, deleted_up_to);
-                afterwards.extend(shown.map(|shown| show(subscription, &shown)));
+                afterwards.extend(shown.map(|shown| show(subscription, &shown, keys)));
                 return Ok(syn_stored);
             }
             Ok(Contact::Unregistered) => "UNREGISTERED",
@@ -253,12 +261,18 @@ impl Conversation {
     }
 
     /// A settled push came over the short way.
-    pub fn on_delivery(&mut self, delivery: &Delivery, room: bool, now: Millis) -> Vec<Action> {
+    pub fn on_delivery(
+        &mut self,
+        delivery: &Delivery,
+        room: bool,
+        now: Millis,
+        keys: &Keyring,
+    ) -> Vec<Action> {
         let Some(subscription) = self.find(delivery.address.id) else {
             return Vec::new();
         };
         let shown = subscription.deliver(delivery, room, now);
-        show_all(subscription, &shown, true)
+        show_all(subscription, &shown, true, keys)
     }
 
     /// Deliveries of this token were lost on the way: look into the store at the next
@@ -293,12 +307,12 @@ impl Conversation {
     }
 
     /// A page that [`Action::Read`] asked for.
-    pub fn page(&mut self, token: TokenId, page: Page, now: Millis) -> Vec<Action> {
+    pub fn page(&mut self, token: TokenId, page: Page, now: Millis, keys: &Keyring) -> Vec<Action> {
         let Some(subscription) = self.find(token) else {
             return Vec::new();
         };
         let shown = subscription.page(page, now);
-        show_all(subscription, &shown, false)
+        show_all(subscription, &shown, false, keys)
     }
 
     /// The page could not be read: a later [`Self::wanted`] asks again.
@@ -317,7 +331,7 @@ impl Conversation {
 
     /// The token ended while connected. A device that waits for the answer to its hello or subscribe
     /// reads it there.
-    pub fn on_ended(&mut self, token: TokenId) -> Vec<Action> {
+    pub fn on_ended(&mut self, token: TokenId, keys: &Keyring) -> Vec<Action> {
         if let Some(opening) = &mut self.opening
             && opening.end(token)
         {
@@ -325,7 +339,7 @@ impl Conversation {
         }
         let ended = self.forget(token).filter(|it| it.is_wanted());
         ended.map_or_else(Vec::new, |subscription| {
-            let token = subscription.sealed.to_text();
+            let token = subscription.text(keys);
             vec![Action::Send(ServerFrame::Unregistered { token }.to_text())]
         })
     }
@@ -334,50 +348,15 @@ impl Conversation {
         self.subscriptions
             .iter_mut()
             .find(|subscription| subscription.address.id == token)
-            .map(AsMut::as_mut)
     }
 
-    fn forget(&mut self, token: TokenId) -> Option<Box<Subscription>> {
+    fn forget(&mut self, token: TokenId) -> Option<Subscription> {
         let index = self
             .subscriptions
             .iter()
             .position(|subscription| subscription.address.id == token)?;
         Some(self.subscriptions.remove(index))
     }
-}
-
-fn show_all(subscription: &Subscription, shown: &[Shown], live: bool) -> Vec<Action> {
-    let mut actions = Vec::with_capacity(shown.len() * 2);
-    for shown in shown {
-        actions.push(show(subscription, shown));
-        if let Shown::Push(push) = shown {
-            actions.push(Action::Delivered {
-                accepted_at: push.accepted_at,
-                live,
-            });
-        }
-    }
-    actions
-}
-
-fn show(subscription: &Subscription, shown: &Shown) -> Action {
-    let token = subscription.sealed.to_text();
-    Action::Send(match shown {
-        Shown::Deleted(up_to_syn) => ServerFrame::Deleted {
-            token,
-            up_to_syn: *up_to_syn,
-        }
-        .to_text(),
-        Shown::Push(push) => {
-            // 128 bytes hold the frame's fixed part and its numbers.
-            let mut text = String::with_capacity(push.message.len() + token.len() + 128);
-            let message = std::str::from_utf8(&push.message).unwrap_or("null");
-            let message_id = push.message_id.to_string();
-            let (syn, time) = (push.syn, push.accepted_at);
-            ServerFrame::write_push(&mut text, &token, syn, &message_id, time, message);
-            text
-        }
-    })
 }
 
 fn close(reason: CloseReason) -> Vec<Action> {

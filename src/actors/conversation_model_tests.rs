@@ -194,7 +194,9 @@ impl World {
     fn answer(&mut self) {
         if let Some(answers) = self.answers.take() {
             let attachment = Attachment { epoch: 1, answers };
-            let actions = self.conversation.attached(attachment, greeting());
+            let actions = self
+                .conversation
+                .attached(attachment, greeting(), &self.keys);
             self.perform(actions);
         }
     }
@@ -202,7 +204,7 @@ impl World {
     fn page(&mut self) {
         if !self.reads.is_empty() {
             let (address, page) = self.reads.remove(0);
-            let actions = self.conversation.page(address.id, page, NOW);
+            let actions = self.conversation.page(address.id, page, NOW, &self.keys);
             self.perform(actions);
         }
     }
@@ -219,7 +221,9 @@ impl World {
         };
         let id = token.address.id;
         if is_heard {
-            let actions = self.conversation.on_delivery(&delivery, true, NOW);
+            let actions = self
+                .conversation
+                .on_delivery(&delivery, true, NOW, &self.keys);
             self.perform(actions);
         } else {
             self.conversation.on_behind(id);
@@ -230,7 +234,7 @@ impl World {
         let token = &mut self.tokens[token];
         token.has_ended = true;
         let id = token.address.id;
-        let actions = self.conversation.on_ended(id);
+        let actions = self.conversation.on_ended(id, &self.keys);
         self.perform(actions);
     }
 
@@ -503,7 +507,9 @@ fn drops_are_told_after_the_welcome_and_before_what_follows_them() {
         deleted_up_to: Some(4),
         push: Arc::new(push(9)),
     };
-    let actions = world.conversation.on_delivery(&delivery, true, NOW);
+    let actions = world
+        .conversation
+        .on_delivery(&delivery, true, NOW, &world.keys);
     assert!(actions.is_empty(), "nothing goes before the welcome");
     world.answer();
     world.look();

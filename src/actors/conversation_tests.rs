@@ -60,7 +60,8 @@ impl Stage {
     fn greeted(&self, tokens: &[&str]) -> Conversation {
         let mut conversation = Conversation::new(None);
         self.say(&mut conversation, &self.hello(tokens));
-        conversation.attached(attachment(vec![Ok(live(0)); tokens.len()]), greeting());
+        let answers = vec![Ok(live(0)); tokens.len()];
+        conversation.attached(attachment(answers), greeting(), &self.keys);
         conversation
     }
 }
@@ -144,7 +145,7 @@ fn a_hello_is_answered_token_by_token_in_its_order() {
         Ok(Contact::Unregistered),
         Err(StoreError::Unavailable("a test")),
     ];
-    let welcome = frames(&conversation.attached(attachment(answers), greeting()));
+    let welcome = frames(&conversation.attached(attachment(answers), greeting(), &stage.keys));
     assert_eq!(
         welcome,
         [json!({
@@ -231,12 +232,12 @@ fn a_session_has_a_hundred_tokens_at_most() {
     let mut full = stage.greeted(most);
     stage.say(&mut full, &json!({"type": "subscribe", "token": last}));
     assert_eq!(
-        frames(&full.attached(attachment(Vec::new()), greeting())),
+        frames(&full.attached(attachment(Vec::new()), greeting(), &stage.keys)),
         [json!({"type": "subscribed", "token": last, "error": "RESOURCE_EXHAUSTED"})]
     );
     let again = json!({"type": "subscribe", "token": most[0]});
     stage.say(&mut full, &again);
-    let answer = frames(&full.attached(attachment(vec![Ok(live(3))]), greeting()));
+    let answer = frames(&full.attached(attachment(vec![Ok(live(3))]), greeting(), &stage.keys));
     assert_eq!(answer[0]["syn_stored"], 3, "a token it holds needs no room");
 }
 
@@ -263,7 +264,7 @@ fn a_push_is_shown_under_the_name_that_the_device_used() {
     let stage = Stage::new();
     let (address, token) = stage.token();
     let mut conversation = stage.greeted(&[&token]);
-    let shown = conversation.on_delivery(&delivery(address, 1), true, NOW);
+    let shown = conversation.on_delivery(&delivery(address, 1), true, NOW, &stage.keys);
     assert_eq!(
         frames(&shown),
         [json!({
@@ -272,7 +273,7 @@ fn a_push_is_shown_under_the_name_that_the_device_used() {
         })]
     );
     let (stranger, _) = stage.token();
-    let nothing = conversation.on_delivery(&delivery(stranger, 1), true, NOW);
+    let nothing = conversation.on_delivery(&delivery(stranger, 1), true, NOW, &stage.keys);
     assert!(nothing.is_empty(), "a token that the session does not hold");
 }
 
@@ -290,12 +291,15 @@ fn what_unsubscribes_or_ends_is_no_longer_shown() {
     assert!(stage.say(&mut conversation, &unsubscribe).is_empty());
     assert_eq!(conversation.tokens_of(ProjectHash::of("demo")), [second.id]);
     assert_eq!(
-        frames(&conversation.on_ended(second.id)),
+        frames(&conversation.on_ended(second.id, &stage.keys)),
         [json!({"type": "unregistered", "token": second_text})]
     );
-    assert!(conversation.on_ended(second.id).is_empty(), "said once");
+    assert!(
+        conversation.on_ended(second.id, &stage.keys).is_empty(),
+        "said once"
+    );
     for address in [first, second] {
-        let shown = conversation.on_delivery(&delivery(address, 1), true, NOW);
+        let shown = conversation.on_delivery(&delivery(address, 1), true, NOW, &stage.keys);
         assert!(shown.is_empty());
     }
 }
@@ -306,7 +310,7 @@ fn a_session_without_room_reads_later_and_is_not_quiet() {
     let (address, token) = stage.token();
     let mut conversation = stage.greeted(&[&token]);
     assert!(conversation.is_quiet());
-    let shown = conversation.on_delivery(&delivery(address, 1), false, NOW);
+    let shown = conversation.on_delivery(&delivery(address, 1), false, NOW, &stage.keys);
     assert!(shown.is_empty() && !conversation.is_quiet());
     assert!(conversation.wanted(false).is_empty());
     let wanted = conversation.wanted(true);

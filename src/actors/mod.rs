@@ -21,6 +21,7 @@ mod router;
 mod routing_table;
 mod session;
 pub mod session_key;
+mod showing;
 mod storage;
 pub mod stream;
 pub mod subscription;

@@ -5,18 +5,17 @@
 //! attach take a token from the newer one: claims and attaches meet in different shards, in any
 //! order.
 
-use std::collections::hash_map::Entry;
-
+use crate::actors::FastSet;
 use crate::actors::registry::SessionKey;
-use crate::actors::{FastMap, FastSet};
+use crate::dense_map::DenseMap;
 use crate::store::region::Epoch;
 use crate::token::{DeviceId, TokenId};
 
 /// The sessions of one shard of tokens and devices.
 #[derive(Debug, Default)]
 pub struct RoutingTable {
-    tokens: FastMap<TokenId, Holder>,
-    devices: FastMap<DeviceId, Holder>,
+    tokens: DenseMap<TokenId, Holder>,
+    devices: DenseMap<DeviceId, Holder>,
     behind: FastSet<TokenId>,
 }
 
@@ -35,55 +34,46 @@ impl RoutingTable {
         session: SessionKey,
         epoch: Epoch,
     ) -> Option<SessionKey> {
-        let newcomer = Holder { session, epoch };
-        match self.devices.entry(device) {
-            Entry::Vacant(entry) => {
-                entry.insert(newcomer);
-                None
-            }
-            Entry::Occupied(entry) if entry.get().epoch > epoch => Some(session),
-            Entry::Occupied(mut entry) => {
-                let previous = entry.insert(newcomer).session;
-                (previous != session).then_some(previous)
-            }
+        let holder = self.devices.get(&device).copied();
+        if holder.is_some_and(|holder| holder.epoch > epoch) {
+            return Some(session);
         }
+        self.devices.insert(device, Holder { session, epoch });
+        holder
+            .map(|holder| holder.session)
+            .filter(|it| *it != session)
     }
 
     /// A session elsewhere has taken the device over from the claim `epoch`; returns the session
     /// that has to go.
     pub fn supersede(&mut self, device: DeviceId, epoch: Epoch) -> Option<SessionKey> {
-        match self.devices.entry(device) {
-            Entry::Occupied(entry) if entry.get().epoch <= epoch => Some(entry.remove().session),
-            _ => None,
-        }
+        let holder = self.devices.get(&device);
+        holder.filter(|holder| holder.epoch <= epoch)?;
+        self.devices.remove(&device).map(|holder| holder.session)
     }
 
     /// The session lets go of its device, unless a newer one holds it by now; returns its claim.
     pub fn release(&mut self, device: DeviceId, session: SessionKey) -> Option<Epoch> {
-        match self.devices.entry(device) {
-            Entry::Occupied(entry) if entry.get().session == session => Some(entry.remove().epoch),
-            _ => None,
-        }
+        let holder = self.devices.get(&device);
+        holder.filter(|holder| holder.session == session)?;
+        self.devices.remove(&device).map(|holder| holder.epoch)
     }
 
     /// Pushes of `token` go to `session` from now on, unless a newer one of its device has it.
     pub fn attach(&mut self, token: TokenId, session: SessionKey, epoch: Epoch) {
         let newcomer = Holder { session, epoch };
-        let holder = self.tokens.entry(token).or_insert(newcomer);
-        if holder.epoch <= epoch {
-            *holder = newcomer;
+        let holder = self.tokens.get(&token);
+        if holder.is_none_or(|holder| holder.epoch <= epoch) {
+            self.tokens.insert(token, newcomer);
         }
     }
 
     /// The session lets go of a token, unless a newer one holds it by now; returns its claim.
     pub fn detach(&mut self, token: TokenId, session: SessionKey) -> Option<Epoch> {
-        match self.tokens.entry(token) {
-            Entry::Occupied(entry) if entry.get().session == session => {
-                self.behind.remove(&token);
-                Some(entry.remove().epoch)
-            }
-            _ => None,
-        }
+        let holder = self.tokens.get(&token);
+        holder.filter(|holder| holder.session == session)?;
+        self.behind.remove(&token);
+        self.tokens.remove(&token).map(|holder| holder.epoch)
     }
 
     /// Every token that is held, with the claim it is held by.

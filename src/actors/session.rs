@@ -250,22 +250,24 @@ impl<S: DeviceStream> Session<S> {
             SessionEvent::Check => return self.check(context),
             _ if self.closing.is_some() => return,
             SessionEvent::Deliver(delivery) => {
-                let now = self.sessions.node().clock().now();
-                let actions = self
-                    .conversation
-                    .on_delivery(&delivery, self.has_room(), now);
+                let room = self.has_room();
+                let node = self.sessions.node();
+                let (now, keys) = (node.clock().now(), node.keys());
+                let actions = self.conversation.on_delivery(&delivery, room, now, keys);
                 self.perform(actions, context);
             }
             SessionEvent::Behind(token) => self.conversation.on_behind(token),
             SessionEvent::Replaced => self.close(CloseReason::Replaced),
             SessionEvent::Restart { retry_ms } => self.close(CloseReason::Restart { retry_ms }),
             SessionEvent::Ended(token) => {
-                let actions = self.conversation.on_ended(token);
+                let keys = self.sessions.node().keys();
+                let actions = self.conversation.on_ended(token, keys);
                 self.perform(actions, context);
             }
             SessionEvent::EndProject(project) => {
                 for token in self.conversation.tokens_of(project) {
-                    let actions = self.conversation.on_ended(token);
+                    let keys = self.sessions.node().keys();
+                    let actions = self.conversation.on_ended(token, keys);
                     self.perform(actions, context);
                     self.detach(token, context);
                 }

@@ -11,7 +11,7 @@ use thin_vec::ThinVec;
 use crate::clock::Millis;
 use crate::push::{Delivery, Push, Syn};
 use crate::store::Page;
-use crate::token::{SealedToken, TokenAddress};
+use crate::token::{Keyring, Seal, TokenAddress};
 
 /// Unacknowledged pushes of one token in flight on one socket; the rest follows the acks.
 pub const WINDOW: usize = 64;
@@ -21,8 +21,8 @@ pub const WINDOW: usize = 64;
 pub struct Subscription {
     /// The token's address.
     pub address: TokenAddress,
-    /// The token as the device wrote it, so that frames name it the same way.
-    pub sealed: SealedToken,
+    /// With it the token can be written as the device wrote it.
+    seal: Seal,
     cursor: Syn,
     known: Syn,
     deleted_shown: Syn,
@@ -57,10 +57,10 @@ pub enum Shown {
 impl Subscription {
     /// A token whose watermark is not known yet.
     #[must_use]
-    pub fn new(address: TokenAddress, sealed: SealedToken) -> Self {
+    pub fn new(address: TokenAddress, seal: Seal) -> Self {
         Self {
             address,
-            sealed,
+            seal,
             cursor: 0,
             known: 0,
             deleted_shown: 0,
@@ -69,6 +69,13 @@ impl Subscription {
             is_reading: false,
             suspected: false,
         }
+    }
+
+    /// The token as the device wrote it, so that frames name it the same way. `keys` opened it.
+    #[must_use]
+    pub fn text(&self, keys: &Keyring) -> String {
+        let sealed = keys.seal_again(self.address, self.seal);
+        sealed.map_or_else(String::new, |sealed| sealed.to_text())
     }
 
     /// The device wants the token again, after [`Self::take_off`] or twice in a row.

@@ -14,7 +14,9 @@ fn subscription() -> Subscription {
     let key = || Key::new(1, &[1; 32]).expect("32 bytes");
     let ring = Keyring::new(&[key()], vec![key()]).expect("keys");
     let address = TokenAddress::mint(DeviceId([1; 16]), ProjectHash::of("demo"), NOW);
-    Subscription::new(address, ring.seal(address))
+    let opened = ring.open_text(&ring.seal(address).to_text());
+    let (address, seal) = opened.expect("a token of this ring");
+    Subscription::new(address, seal)
 }
 
 fn push(syn: Syn) -> Push {

@@ -4,7 +4,7 @@
 use crate::tree::{File, Tree};
 
 /// A module of `src/`, and which of its neighbours it may name.
-const MAY_KNOW: [(&str, &[&str]); 16] = [
+const MAY_KNOW: [(&str, &[&str]); 17] = [
     ("main", &["cli"]),
     (
         "cli",
@@ -39,8 +39,14 @@ const MAY_KNOW: [(&str, &[&str]); 16] = [
             "token",
         ],
     ),
-    ("actors", &["clock", "metrics", "push", "store", "token"]),
-    ("store", &["clock", "projects", "push", "token"]),
+    (
+        "actors",
+        &["clock", "dense_map", "metrics", "push", "store", "token"],
+    ),
+    (
+        "store",
+        &["clock", "dense_map", "projects", "push", "token"],
+    ),
     ("projects", &["clock", "store", "token"]),
     ("push", &["clock", "token"]),
     ("token", &["clock"]),
@@ -48,6 +54,7 @@ const MAY_KNOW: [(&str, &[&str]); 16] = [
     ("admin_token", &["config", "private_file"]),
     ("metrics", &[]),
     ("clock", &[]),
+    ("dense_map", &[]),
     ("private_file", &[]),
     ("lib", &[]),
 ];

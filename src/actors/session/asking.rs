@@ -34,7 +34,9 @@ impl<S: DeviceStream> Session<S> {
                     if is_hello {
                         node.metrics().handshakes.count(Handshake::Welcome);
                     }
-                    let actions = session.conversation.attached(attachment, greeting);
+                    let actions = session
+                        .conversation
+                        .attached(attachment, greeting, node.keys());
                     session.perform(actions, context);
                     session.read_wanted(context);
                 }
@@ -88,8 +90,9 @@ impl<S: DeviceStream> Session<S> {
                     session.answered();
                     match page {
                         Ok(page) if session.closing.is_none() => {
-                            let now = session.sessions.node().clock().now();
-                            let actions = session.conversation.page(address.id, page, now);
+                            let node = session.sessions.node();
+                            let (now, keys) = (node.clock().now(), node.keys());
+                            let actions = session.conversation.page(address.id, page, now, keys);
                             session.perform(actions, context);
                             session.read_wanted(context);
                         }

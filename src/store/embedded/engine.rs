@@ -6,7 +6,9 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, UserKey, UserValue};
+use fjall::{
+    AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode, UserKey, UserValue,
+};
 use thiserror::Error;
 
 use super::record::{FORMAT_VERSION, VERSION_KEY};
@@ -14,9 +16,10 @@ use crate::store::StoreError;
 
 const KEYSPACE: &str = "herald";
 
-/// A memtable is written out at this size. Small, because up to five of them live in memory, in
-/// about twice as many bytes.
-const MEMTABLE_BYTES: u64 = 8 * 1024 * 1024;
+/// A memtable is written out at this size. Under load the one before it is in memory too, at worst
+/// four more, all in about three times as many bytes; at rest there is none. Half of this has the
+/// engine write out and merge twice as often, at the expense of durable sends.
+const MEMTABLE_BYTES: u64 = 16 * 1024 * 1024;
 
 /// Journals that are not yet written out in full may take this much disk; the engine's own
 /// journal files are 64 MiB each.
@@ -239,9 +242,10 @@ impl Engine {
             .map_err(|error| read_error(&error))
     }
 
-    /// Bytes of keys and values that are in memory only for being written out later.
+    /// Bytes of keys and values in memtables: those that are yet to be written out, and those that
+    /// were and that the engine has not let go of.
     pub(super) fn memtable_bytes(&self) -> u64 {
-        self.database.write_buffer_size()
+        self.keyspace.tree.version_memtable_size_sum()
     }
 
     /// Has the memtable written out, so that journals before it can go.

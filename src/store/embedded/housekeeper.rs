@@ -41,12 +41,15 @@ const GARBAGE_MIN: u64 = 5_000;
 /// A store that removes no more than this in a tick is idle enough to be compacted.
 const IDLE_REMOVALS_MAX: u64 = 500;
 
-/// A memtable that has not changed for so many ticks is written out, so that an idle node gives its
+/// A memtable that has hardly grown for so many ticks is written out, so that an idle node gives its
 /// memory back.
 const REST_TICKS: u32 = 3;
 
-/// Less than this is not worth a table of its own.
-const REST_BYTES_MIN: u64 = 1024 * 1024;
+/// What a memtable at rest grows by in a tick at most: a few pushes.
+const REST_GROWTH_MAX: u64 = 4 * 1024;
+
+/// Less than this is not worth a table of its own. In memory it takes three times as much.
+const REST_BYTES_MIN: u64 = 128 * 1024;
 
 /// Orders that may wait; a further one is refused.
 pub(super) const ORDERS_MAX: usize = 16;
@@ -80,7 +83,7 @@ pub(super) struct Tidiness {
     removals_compacted: u64,
     is_writing_out: bool,
     memtable_seen: u64,
-    /// Ticks for which the memtable has not changed.
+    /// Ticks for which the memtable has hardly grown.
     rested: u32,
     beat_at: Option<Instant>,
 }
@@ -206,9 +209,12 @@ impl Housekeeper {
                 return Ok(());
             };
             after = last.clone();
-            for (key, value) in &page {
-                if matches!(visit(key, value)?, Walk::Stop) {
-                    return self.wait_for_commit();
+            for (place, (key, value)) in page.iter().enumerate() {
+                match visit(key, value)? {
+                    Walk::On => {}
+                    // A store with nothing to do writes nothing.
+                    Walk::Stop if place == 0 => return Ok(()),
+                    Walk::Stop => return self.wait_for_commit(),
                 }
             }
             self.wait_for_commit()?;
@@ -254,12 +260,13 @@ impl Housekeeper {
         garbage >= GARBAGE_MIN.max(tokens + pending)
     }
 
-    /// Nothing was written for a while, and what was written before is still in memory, where each
+    /// Hardly anything was written for a while, and what was written before is still in memory, where each
     /// byte takes about two.
     fn is_memtable_at_rest(&mut self) -> bool {
         let bytes = self.engine.memtable_bytes();
-        let rested = if bytes == self.tidiness.memtable_seen {
-            self.tidiness.rested + 1
+        let growth = bytes.abs_diff(self.tidiness.memtable_seen);
+        let rested = if growth <= REST_GROWTH_MAX {
+            self.tidiness.rested.saturating_add(1)
         } else {
             0
         };
@@ -272,6 +279,7 @@ impl Housekeeper {
             return Ok(());
         }
         self.tidiness.is_writing_out = false;
+        self.let_go_of_memtable()?;
         if !self.is_mostly_garbage(removals) {
             return Ok(());
         }
@@ -282,6 +290,16 @@ impl Housekeeper {
         let table_bytes = self.engine.table_bytes();
         tracing::info!(elapsed_ms, table_bytes, "the store was compacted");
         Ok(())
+    }
+
+    /// The engine keeps a memtable that was written out for readers of the past, and looks whether
+    /// there can be any only when it begins the next one: an idle store would keep it for ever. So
+    /// another is begun, after a write that makes the moment of the writing out a past one.
+    fn let_go_of_memtable(&self) -> Result<(), StoreError> {
+        self.wait_for_commit()?;
+        self.engine
+            .write_memtable_out()
+            .map_err(|error| failed(&error))
     }
 
     /// An empty round still writes the totals.

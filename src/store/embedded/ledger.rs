@@ -17,7 +17,7 @@ const WAKE_STEP_SECONDS: u64 = 5;
 const MILLIS_PER_SECOND: Millis = 1_000;
 
 /// What a ledger costs in the cache besides its backlog: the entry, its key, and the map's slack.
-const LEDGER_WEIGHT: usize = 112;
+const LEDGER_WEIGHT: usize = 88;
 
 /// When a token must be looked at again: whole seconds since 1970, 0 for never.
 pub(super) type WakeSeconds = u32;

@@ -4,19 +4,17 @@
 //! what the stripe may hold, the old one is forgotten and the young one becomes old. A ledger with
 //! anything staged that is not committed yet is carried over: disk does not know its truth.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ahash::RandomState;
-
 use super::ledger::Ledger;
+use crate::dense_map::DenseMap;
 use crate::store::StoreError;
 use crate::token::TokenId;
 
 /// Locks that the tokens are spread over. More than cores, so that two rarely meet.
 const STRIPES: usize = 64;
 
-type Generation = HashMap<TokenId, Ledger, RandomState>;
+type Generation = DenseMap<TokenId, Ledger>;
 
 /// All ledgers in memory.
 pub(super) struct Ledgers {

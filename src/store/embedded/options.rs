@@ -10,7 +10,7 @@ use crate::store::counters::{CommitObserver, PushCounters};
 /// Default of [`EmbeddedOptions::block_cache_bytes`].
 pub const BLOCK_CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Default of [`EmbeddedOptions::ledger_cache_bytes`]: about two million idle tokens.
+/// Default of [`EmbeddedOptions::ledger_cache_bytes`]: about three million idle tokens.
 pub const LEDGER_CACHE_BYTES: usize = 256 * 1024 * 1024;
 
 /// Default of [`EmbeddedOptions::queue_bytes`]: some 20,000 pushes of a kilobyte, a fraction of a

@@ -26,6 +26,10 @@ const UNSYNCED_MAX: Duration = Duration::from_secs(1);
 /// instead of two for a half each is what keeps a slow disk fast.
 const GATHER_SHARE: u32 = 2;
 
+/// After a commit faster than this nobody is waited for: the processors are the limit then and not
+/// the disk, and waiting would idle them.
+const GATHER_FROM: Duration = Duration::from_millis(1);
+
 /// Never longer than this, however slow the disk is.
 const GATHER_MAX: Duration = Duration::from_millis(2);
 
@@ -90,7 +94,11 @@ struct Gathering {
 impl Gathering {
     /// After `last`, with `staged` pushes that came while it was on its way.
     fn after(last: LastCommit, staged: usize) -> Self {
-        let patience = (last.took / GATHER_SHARE).min(GATHER_MAX);
+        let patience = if last.took < GATHER_FROM {
+            Duration::ZERO
+        } else {
+            (last.took / GATHER_SHARE).min(GATHER_MAX)
+        };
         Self {
             until: last.ended_at + patience,
             enough: staged + last.pushes,
@@ -348,6 +356,19 @@ mod tests {
         assert!(!intake.is_worth_waking_for(false), "two are still missing");
         assert_eq!(intake.gathers_until(now + TOOK / GATHER_SHARE), None);
         assert!(intake.is_worth_waking_for(false), "nobody is waited for");
+    }
+
+    #[test]
+    fn nobody_is_waited_for_after_a_fast_commit() {
+        let now = Instant::now();
+        let mut intake = intake_after(2, 1, now);
+        let last = LastCommit {
+            ended_at: now,
+            took: GATHER_FROM / 2,
+            pushes: 2,
+        };
+        intake.gathering = Some(Gathering::after(last, 1));
+        assert_eq!(intake.gathers_until(now), None);
     }
 
     #[test]

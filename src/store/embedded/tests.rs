@@ -515,6 +515,38 @@ fn a_store_that_was_full_and_is_empty_is_small_again() {
     });
 }
 
+#[test]
+fn an_idle_store_keeps_no_memtable() {
+    const MEMTABLE_BYTES_MAX: u64 = 128 * 1024;
+    block_on(async {
+        let directory = tempfile::tempdir().expect("a directory");
+        let Reopened { store, .. } = reopen(directory.path());
+        let token = token_of("demo");
+        let message: bytes::Bytes = "x".repeat(1_000).into();
+        let pushes = (0..1_000).map(|_| NewPush {
+            message: message.clone(),
+            ..push(token, START)
+        });
+        send_all(&store, pushes).await;
+        assert!(store.engine.memtable_bytes() > MEMTABLE_BYTES_MAX);
+        // The sweeps of an idle node go on.
+        until_swept(&store, || {
+            store.engine.memtable_bytes() < MEMTABLE_BYTES_MAX
+        })
+        .await;
+    });
+}
+
+/// As [`until`], with a sweep between two looks.
+async fn until_swept(store: &EmbeddedStore, is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it happens in time");
+        store.sweep(START).await.expect("swept");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// The engine begins a new journal after the first memtable past 64 MB.
 const JOURNAL_BYTES_MAX: u64 = 80 * 1024 * 1024;
 
