@@ -33,7 +33,7 @@ use crate::http::listener::PublicListener;
 use crate::http::quota::Quotas;
 use crate::metrics::Metrics;
 use crate::projects::Projects;
-use crate::store::Store;
+use crate::store::{Store, contact_refresh};
 
 /// Connections that the kernel may hold before they are accepted: a storm of devices comes at once.
 const BACKLOG: i32 = 16_384;
@@ -191,6 +191,7 @@ fn node_settings(config: &Config) -> NodeSettings {
         append_timeout_ms: config.limits.append_timeout_ms,
         sessions_max: config.socket.sessions_max,
         hello_timeout_ms: config.socket.hello_timeout_ms,
+        contact_every_ms: contact_refresh(config.limits.token_ttl_ms),
         ping_interval_ms: config.socket.ping_interval_ms,
         write_timeout_ms: config.socket.write_timeout_ms,
         outbox_bytes: config.socket.outbox_bytes,

@@ -18,12 +18,17 @@ use crate::token::{DeviceId, Keyring, ProjectHash, TokenAddress, TokenError, Tok
 /// Tokens of one session, hello and subscribe together.
 pub const TOKENS_MAX: usize = 100;
 
+/// How finely a session remembers when its tokens were last said to be in use.
+const CONTACT_TICK_MS: u64 = 100;
+
 /// A device's side of one session.
 #[derive(Debug, Default)]
 pub struct Conversation {
     /// Known from the upgrade's header or from hello.
     device: Option<DeviceId>,
     greeted: bool,
+    /// When its tokens were last said to be in use, in [`CONTACT_TICK_MS`] of the caller's clock.
+    contacted: u32,
     epoch: Epoch,
     subscriptions: ThinVec<Subscription>,
     opening: Option<Box<Opening>>,
@@ -64,6 +69,24 @@ impl Conversation {
             .filter(|address| address.project == project)
             .map(|address| address.id)
             .collect()
+    }
+
+    /// The device was heard at `now_ms`: its tokens that the store should hear of again, because it
+    /// last did so `every_ms` ago, and the claim they are held by. A session may live longer than a
+    /// token that nobody asks for.
+    pub fn due_for_contact(&mut self, now_ms: u64, every_ms: u64) -> (Vec<TokenAddress>, Epoch) {
+        let tick = |ms: u64| u32::try_from(ms / CONTACT_TICK_MS).unwrap_or(u32::MAX);
+        let age = tick(now_ms).saturating_sub(self.contacted);
+        if !self.greeted || self.opening.is_some() || age < tick(every_ms).max(1) {
+            return (Vec::new(), self.epoch);
+        }
+        self.contacted = tick(now_ms);
+        (self.tokens().copied().collect(), self.epoch)
+    }
+
+    /// A hello was answered: the store has just heard of its tokens.
+    pub fn note_contact(&mut self, now_ms: u64) {
+        self.contacted = u32::try_from(now_ms / CONTACT_TICK_MS).unwrap_or(u32::MAX);
     }
 
     /// While a hello or subscribe waits for the store, further frames must wait too.

@@ -209,8 +209,12 @@ impl<S: DeviceStream> Session<S> {
                 let node = self.sessions.node().clone();
                 let actions = self.conversation.on_text(&text, node.keys());
                 self.perform(actions, context);
+                self.stay_in_contact(context);
             }
-            Ok(Some(Incoming::Ping(bytes))) => self.wire.write_pong(bytes),
+            Ok(Some(Incoming::Ping(bytes))) => {
+                self.wire.write_pong(bytes);
+                self.stay_in_contact(context);
+            }
             Ok(Some(Incoming::Pong)) => {}
             Ok(Some(Incoming::Close)) => self.close(CloseReason::Gone),
             Err(reason) => self.close(reason),

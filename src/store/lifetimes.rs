@@ -46,7 +46,9 @@ pub(super) fn stale_if_heard_by(token_ttl: Millis, now: Millis) -> Millis {
     now.saturating_sub(contact_refresh(token_ttl))
 }
 
-fn contact_refresh(token_ttl: Millis) -> Millis {
+/// How often a token's last contact is written down.
+#[must_use]
+pub fn contact_refresh(token_ttl: Millis) -> Millis {
     CONTACT_REFRESH_MS
         .min(token_ttl / REFRESHES_PER_LIFETIME)
         .max(1)

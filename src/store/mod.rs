@@ -18,6 +18,8 @@ pub mod counters;
 pub mod embedded;
 mod lifetimes;
 pub mod memory;
+
+pub use self::lifetimes::contact_refresh;
 pub mod region;
 
 use std::sync::Arc;

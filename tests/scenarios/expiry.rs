@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Server, ServerOptions, message_with, syn_of, syns_of, texts_of};
+use crate::harness::{Server, ServerOptions, message, message_with, syn_of, syns_of, texts_of};
 
 #[tokio::test]
 async fn an_expired_push_is_shown_by_no_way() {
@@ -38,6 +38,28 @@ async fn an_expired_push_is_shown_by_no_way() {
     server.metric_becomes("herald_pushes_pending", 1.0).await;
     server.books_balance_at(1).await;
     server.stop_and_audit().await;
+}
+
+#[tokio::test]
+async fn a_token_lives_while_its_device_is_connected() {
+    let lifetime = Duration::from_secs(2);
+    let options = ServerOptions {
+        settings: vec![("HERALD_LIMITS__TOKEN_TTL_MS", "2000".to_owned())],
+    };
+    let server = Server::with(options).await;
+    let (device, silent) = (server.device().await, server.device().await);
+    let token = server.token(&device).await;
+    let forgotten = server.token(&silent).await;
+    server.push(&forgotten, "never read").await;
+    let (mut socket, _) = server.hello(&device, &[(&token, 1)]).await;
+    let begun = Instant::now();
+    while begun.elapsed() < lifetime * 2 {
+        assert!(socket.sync().await.is_empty());
+    }
+    server.push(&token, "still here").await;
+    assert_eq!(syn_of(&socket.push().await), 1);
+    let (code, _) = server.send(&message(&forgotten, "too late")).await;
+    assert_eq!(code, 404, "nobody has asked for it");
 }
 
 #[tokio::test]

@@ -19,6 +19,8 @@ pub struct NodeSettings {
     pub sessions_max: usize,
     /// From the upgrade to hello.
     pub hello_timeout_ms: u64,
+    /// How often a live session says that its tokens are in use.
+    pub contact_every_ms: u64,
     /// Asked of the device.
     pub ping_interval_ms: u64,
     /// How long a write may make no progress.

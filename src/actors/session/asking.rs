@@ -8,6 +8,7 @@ use crate::actors::session::Session;
 use crate::actors::stream::DeviceStream;
 use crate::metrics::Handshake;
 use crate::push::Syn;
+use crate::store::Contact;
 use crate::token::{TokenAddress, TokenId};
 
 impl<S: DeviceStream> Session<S> {
@@ -33,6 +34,8 @@ impl<S: DeviceStream> Session<S> {
                 if session.closing.is_none() {
                     if is_hello {
                         node.metrics().handshakes.count(Handshake::Welcome);
+                        let now = session.sessions.now_ms();
+                        session.conversation.note_contact(now);
                     }
                     let actions = session
                         .conversation
@@ -42,6 +45,30 @@ impl<S: DeviceStream> Session<S> {
                 }
             },
         ));
+    }
+
+    /// The device was heard, and that counts as contact with all its tokens. It is written down now
+    /// and then, so that no token ends whose device is connected.
+    pub(super) fn stay_in_contact(&mut self, context: &mut Context<Self>) {
+        let node = self.sessions.node().clone();
+        let every_ms = node.settings().contact_every_ms;
+        let now = self.sessions.now_ms();
+        let (tokens, epoch) = self.conversation.due_for_contact(now, every_ms);
+        for address in tokens {
+            let node = node.clone();
+            self.asking += 1;
+            let contacted = async move { node.contact_of(&address, 1, Some(epoch)).await };
+            context.spawn(contacted.into_actor(self).map(
+                move |contact, session: &mut Self, context| {
+                    session.answered();
+                    if let Ok(Contact::Unregistered) = contact {
+                        let node = session.sessions.node().clone();
+                        let actions = session.conversation.on_ended(address.id, node.keys());
+                        session.perform(actions, context);
+                    }
+                },
+            ));
+        }
     }
 
     pub(super) fn detach(&mut self, token: TokenId, context: &mut Context<Self>) {
