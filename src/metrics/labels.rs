@@ -128,7 +128,7 @@ labels!(
         Storage = "storage",
         /// Deliveries waiting for router actors.
         Router = "router",
-        /// Pushes waiting for a commit.
+        /// Pushes that are not durable yet.
         Commit = "commit",
         /// Sends waiting because their token has too many on their way.
         Token = "token",

@@ -134,7 +134,7 @@ impl EmbeddedStore {
         Ok(store)
     }
 
-    /// Pushes that wait for the committer.
+    /// Pushes that are not durable yet.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.queue.depth()

@@ -124,6 +124,8 @@ pub(super) struct Queue {
     weight: AtomicUsize,
     weight_max: usize,
     committed: AtomicU64,
+    /// Pushes in the commit that runs.
+    committing: AtomicUsize,
     has_failed: AtomicBool,
 }
 
@@ -170,6 +172,7 @@ impl Queue {
             weight: AtomicUsize::new(0),
             weight_max,
             committed: AtomicU64::new(0),
+            committing: AtomicUsize::new(0),
             has_failed: AtomicBool::new(false),
         }
     }
@@ -214,9 +217,10 @@ impl Queue {
         Ok(receiver)
     }
 
-    /// Pushes that wait for the committer.
+    /// Pushes that are not durable yet: staged, or in the commit that runs.
     pub(super) fn depth(&self) -> usize {
-        self.intake().round.numbered.len()
+        let intake = self.intake();
+        intake.round.numbered.len() + self.committing.load(Ordering::Relaxed)
     }
 
     /// Whether everything ever staged is committed.
@@ -233,6 +237,7 @@ impl Queue {
     /// The committer is done with a round.
     pub(super) fn note_committed(&self, round: u64) {
         self.committed.store(round, Ordering::Release);
+        self.committing.store(0, Ordering::Relaxed);
     }
 
     /// From now on nothing is taken.
@@ -291,6 +296,8 @@ impl Queue {
             ..Round::default()
         };
         self.weight.store(0, Ordering::Relaxed);
+        let pushes = intake.round.numbered.len();
+        self.committing.store(pushes, Ordering::Relaxed);
         std::mem::replace(&mut intake.round, next)
     }
 
