@@ -1,0 +1,54 @@
+//! CQL nodes that die or freeze.
+
+use std::time::Duration;
+
+use crate::load::Load;
+use crate::stage::{PATIENCE, Stage};
+use crate::witness::Reader::{Poll, Reread, Socket};
+
+#[tokio::test]
+async fn a_cql_node_that_is_killed_is_not_missed() {
+    let stage = Stage::enter().await;
+    let cql = &stage.region().cql;
+    let load = Load::on(&stage, &[Socket, Poll, Reread]).await;
+    load.during(&stage, async {
+        load.accepts_everywhere(10).await;
+        cql.kill(1).expect("killed");
+        load.accepts_everywhere(30).await;
+        cql.restart(1).await.expect("back");
+        load.accepts_everywhere(10).await;
+    })
+    .await;
+    load.assert_sockets_stayed();
+}
+
+#[tokio::test]
+async fn writes_that_time_out_and_are_applied_later_do_no_harm() {
+    let stage = Stage::enter().await;
+    let cql = &stage.region().cql;
+    let load = Load::on(&stage, &[Socket, Poll, Reread]).await;
+    load.during(&stage, async {
+        for frozen in [[0, 1], [1, 2]] {
+            load.accepts_everywhere(10).await;
+            for node in frozen {
+                cql.pause(node).expect("frozen");
+            }
+            load.take_slowest();
+            let unknown = || load.witnesses.iter().map(|it| it.unknown()).sum::<usize>();
+            let before = unknown();
+            crate::stage::eventually("writes time out", async || {
+                (unknown() > before + 3).then_some(())
+            })
+            .await;
+            let slowest = load.take_slowest();
+            assert!(slowest < Duration::from_millis(3_500), "{slowest:?}");
+            for node in frozen {
+                cql.resume(node).expect("thawed");
+            }
+        }
+        load.accepts_everywhere(10).await;
+    })
+    .await;
+    load.assert_sockets_stayed();
+    cql.until_up(PATIENCE).await.expect("up");
+}
