@@ -18,7 +18,7 @@ use crate::stage::{PATIENCE, Stage, eventually};
 /// A node that is told to end while it waits has nothing to drain.
 const END_MAX: Duration = Duration::from_secs(10);
 
-const ADMIN_TOKEN: &str = "an admin token for a test";
+const ADMIN_TOKEN: &str = "herald_admin_000102030405060708090a0b0c0d0e0f";
 
 /// An address of this process that no region uses.
 fn address() -> Ipv4Addr {
@@ -102,8 +102,16 @@ impl Beginner {
     }
 
     /// Waits until it says why it is not ready; all the while it is alive.
-    async fn says(&self, word: &str) {
+    async fn says(&mut self, word: &str) {
+        let (process, log) = (&mut self.process, self.directory.path().join("log"));
         eventually(word, async || {
+            let ended = process.try_wait().expect("a process");
+            assert_eq!(
+                ended,
+                None,
+                "{}",
+                std::fs::read_to_string(&log).expect("a log")
+            );
             let asked = self.door.http().get(self.door.admin_url("/readyz"));
             let answer = asked.send().await.ok()?;
             assert_eq!(answer.status(), 503);
@@ -164,7 +172,7 @@ async fn a_backend_that_is_not_there_is_named_and_waited_for() {
     let silent = silent.local_addr().expect("an address").to_string();
     for place in [&nobody, &silent] {
         let redis = vec![format!("redis://{place}")];
-        let without_redis = Beginner::start(
+        let mut without_redis = Beginner::start(
             &stage,
             &Settings {
                 redis,
@@ -172,7 +180,7 @@ async fn a_backend_that_is_not_there_is_named_and_waited_for() {
             },
         );
         let cql = vec![place.clone()];
-        let without_cql = Beginner::start(
+        let mut without_cql = Beginner::start(
             &stage,
             &Settings {
                 cql,

@@ -152,7 +152,7 @@ impl Drop for Stage {
 
 async fn begin() -> Shared {
     let settings = [
-        ("HERALD_QUOTA__MINTS_PER_MINUTE_PER_ADDRESS", "0"),
+        ("HERALD_LIMITS__MINTS_PER_MINUTE_PER_ADDRESS", "0"),
         ("HERALD_QUOTA__SENDS_PER_MINUTE_PER_PROJECT", "0"),
         ("HERALD_DRAIN__DELAY_MS", "200"),
         ("HERALD_DRAIN__WINDOW_MS", "1000"),

@@ -12,14 +12,14 @@ use super::cleanup::Cleanup;
 use super::cql::Cql;
 use super::deliberate::Deliberate;
 use super::health::Health;
-use super::hints::Hints;
+use super::hints::{Hints, NOTICES_MAX};
 use super::options::{Backend, ClusterOptions};
 use super::primaries::Primaries;
 use super::push_rows::PushRows;
 use super::records::Records;
 use super::schema::{self, Found, SchemaError};
 use super::token_rows::TokenRows;
-use super::turns::Turns;
+use super::turns::{Menders, Turns};
 use crate::store::lifetimes::token_ends_at;
 use crate::store::region::NodeId;
 
@@ -114,6 +114,7 @@ async fn connect(options: ClusterOptions) -> Result<ClusterStore, ConnectError> 
         Arc::clone(&tokens),
         life_ms,
     );
+    let (notices, told) = tokio::sync::mpsc::channel(NOTICES_MAX);
     let backends = Arc::new(Backends {
         node: NodeId::generate(),
         records,
@@ -125,10 +126,13 @@ async fn connect(options: ClusterOptions) -> Result<ClusterStore, ConnectError> 
         health,
         limits: options.limits,
         counters: options.counters,
+        notices,
+        held_back: Arc::default(),
+        menders: Menders::new(),
     });
     backends.keep_lease();
     Ok(ClusterStore {
-        hints: Hints::start(&backends, &options.redis, &options.key_prefix),
+        hints: Hints::start(&backends, told, &options.redis, &options.key_prefix),
         backends,
         deliberate: Arc::new(deliberate),
         observer: options.observer,

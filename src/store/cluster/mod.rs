@@ -48,7 +48,7 @@ use self::deliberate::Deliberate;
 use self::hints::Hints;
 use self::turns::Turns;
 use super::counters::CommitObserver;
-use super::region::{Claimed, Epoch, Hint, NodeId, Region};
+use super::region::{Claimed, Epoch, Held, Hint, NodeId, Region};
 use super::{
     Appended, Claim, Contact, Page, PageLimit, Saved, Settled, SettledSink, Store, StoreError,
     Totals,
@@ -317,11 +317,7 @@ impl Region for ClusterStore {
         Box::pin(self.backends.release_device(device, epoch))
     }
 
-    fn hold<'a>(
-        &'a self,
-        tokens: &'a [(TokenId, Epoch)],
-        now: Millis,
-    ) -> BoxFuture<'a, Result<Vec<bool>, StoreError>> {
+    fn hold<'a>(&'a self, tokens: &'a [(TokenId, Epoch)], now: Millis) -> BoxFuture<'a, Vec<Held>> {
         Box::pin(self.backends.hold(tokens, now))
     }
 
@@ -330,7 +326,7 @@ impl Region for ClusterStore {
     }
 
     fn tell(&self, node: NodeId, hint: Hint) {
-        if self.backends.health.lives(node) {
+        if self.backends.health.may_live(node) {
             self.hints.tell(node, hint);
         }
     }
