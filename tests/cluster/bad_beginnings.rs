@@ -222,7 +222,7 @@ async fn what_no_waiting_mends_ends_with_64_and_says_why() {
         .await;
     let url = format!("redis://:wrong@{}:{port}", address());
     Beginner::start(&stage, &with_redis(url))
-        .is_refused("redis")
+        .is_refused("credentials")
         .await;
     alone.kill().and_then(|()| alone.wait()).expect("ended");
 

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use scylla::client::session::Session;
 use scylla::client::session_builder::SessionBuilder;
 use scylla::policies::load_balancing::{NodeIdentifier, SingleTargetLoadBalancingPolicy};
@@ -36,6 +38,22 @@ impl Cql {
     pub async fn run(&self, text: &str) {
         let done = self.session.query_unpaged(text, ()).await;
         done.unwrap_or_else(|error| panic!("{text}: {error}"));
+    }
+
+    /// Numbers and message ids of a token's rows, by the key of its record.
+    pub async fn rows(&self, key: &str) -> Vec<(u64, String)> {
+        let id = key.trim_start_matches("herald:{").trim_end_matches('}');
+        let id = URL_SAFE_NO_PAD.decode(id).expect("an id");
+        let select = "SELECT syn, message_id FROM herald.push WHERE token_id = ?";
+        let answer = self.session.query_unpaged(select, (id,)).await;
+        let rows = answer.expect("rows").into_rows_result().expect("rows");
+        let rows = rows.rows::<(i64, Vec<u8>)>().expect("rows");
+        rows.map(|row| {
+            let (syn, id) = row.expect("a row");
+            let id = uuid::Uuid::from_slice(&id).expect("a message id");
+            (u64::try_from(syn).expect("a number"), id.to_string())
+        })
+        .collect()
     }
 
     /// How often the nodes were asked to write, and to read, rows of pushes and tokens.

@@ -1,8 +1,13 @@
 //! Herald nodes that die or are restarted: senders and devices go on at the others.
 
+use std::time::{Duration, Instant};
+
 use crate::load::Load;
 use crate::stage::{PATIENCE, Stage};
 use crate::witness::Reader::{Poll, Reread, Socket};
+
+/// A number that was given is somebody's for so long, and a little more.
+const FENCE: Duration = Duration::from_millis(4_500);
 
 #[tokio::test]
 async fn a_node_that_is_killed_loses_nothing_and_its_devices_move() {
@@ -26,11 +31,13 @@ async fn a_node_that_freezes_holds_up_nobody_elses_pushes_for_long() {
     let stage = Stage::enter().await;
     let load = Load::on(&stage, &[Socket, Poll, Reread]).await;
     load.during(&stage, async {
-        for _ in 0..4 {
+        // Longer than a number stays pending, and shorter.
+        for at_least in [FENCE, Duration::ZERO, Duration::ZERO] {
             load.accepts_everywhere(10).await;
-            // Numbers that it has given stay pending until their time is over.
             stage.region().nodes[0].pause().expect("frozen");
+            let deadline = Instant::now() + at_least;
             load.accepts_everywhere(5).await;
+            tokio::time::sleep_until(deadline.into()).await;
             stage.region().nodes[0].resume().expect("thawed");
         }
         load.accepts_everywhere(10).await;

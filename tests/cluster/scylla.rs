@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use crate::cql::Cql;
 use crate::load::Load;
-use crate::stage::{PATIENCE, Stage};
+use crate::stage::{PATIENCE, Stage, eventually};
 use crate::witness::Reader::{Poll, Reread, Socket};
+use crate::witness::Witness;
 
 #[tokio::test]
 async fn a_cql_node_that_is_killed_is_not_missed() {
@@ -20,13 +22,18 @@ async fn a_cql_node_that_is_killed_is_not_missed() {
     })
     .await;
     load.assert_sockets_stayed();
+    let refused: usize = load.witnesses.iter().map(|it| it.refused()).sum();
+    assert_eq!(refused, 0, "two of three replicas are enough");
 }
 
 #[tokio::test]
 async fn writes_that_time_out_and_are_applied_later_do_no_harm() {
     let stage = Stage::enter().await;
     let cql = &stage.region().cql;
-    let load = Load::on(&stage, &[Socket, Poll, Reread]).await;
+    let rows = Cql::connect(&stage).await;
+    let (device, token, key) = stage.device_with_record().await;
+    let mut load = Load::on(&stage, &[Socket, Poll]).await;
+    load.witnesses.push(Witness::new(device, token, Reread));
     load.during(&stage, async {
         for frozen in [[0, 1], [1, 2]] {
             load.accepts_everywhere(10).await;
@@ -36,7 +43,7 @@ async fn writes_that_time_out_and_are_applied_later_do_no_harm() {
             load.take_slowest();
             let unknown = || load.witnesses.iter().map(|it| it.unknown()).sum::<usize>();
             let before = unknown();
-            crate::stage::eventually("writes time out", async || {
+            eventually("writes time out", async || {
                 (unknown() > before + 3).then_some(())
             })
             .await;
@@ -51,4 +58,18 @@ async fn writes_that_time_out_and_are_applied_later_do_no_harm() {
     .await;
     load.assert_sockets_stayed();
     cql.until_up(PATIENCE).await.expect("up");
+    // However often it was written, a push that was answered 200 is one row.
+    let kept = load
+        .witnesses
+        .last()
+        .expect("one that acknowledges nothing");
+    eventually("one row for every push", async || {
+        let rows = rows.rows(&key).await;
+        let count = |id: &String| rows.iter().filter(|row| row.1 == *id).count();
+        kept.accepted_ids()
+            .iter()
+            .all(|id| count(id) == 1)
+            .then_some(())
+    })
+    .await;
 }

@@ -140,6 +140,11 @@ impl Witness {
         missing.map(|(_, text)| text.clone()).collect()
     }
 
+    /// Message ids of the sends that were answered 200.
+    pub fn accepted_ids(&self) -> Vec<String> {
+        self.history.borrow().accepted.keys().cloned().collect()
+    }
+
     /// How many sends were answered 200.
     pub fn accepted(&self) -> usize {
         self.history.borrow().accepted.len()

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use super::ClusterStore;
 use super::backends::Backends;
 use super::cleanup::Cleanup;
 use super::cql::Cql;
@@ -20,6 +19,7 @@ use super::records::Records;
 use super::schema::{self, Found, SchemaError};
 use super::token_rows::TokenRows;
 use super::turns::{Menders, Turns};
+use super::{ClusterStore, Threads};
 use crate::store::lifetimes::token_ends_at;
 use crate::store::region::NodeId;
 
@@ -67,28 +67,24 @@ impl ClusterStore {
             .enable_all()
             .build()
             .map_err(|error| ConnectError::Refused(error.to_string()))?;
-        let connected = runtime.spawn(connect(options)).await;
-        match connected {
-            Ok(Ok(mut store)) => {
-                store.runtime = Some(runtime);
-                Ok(store)
-            }
-            Ok(Err(error)) => {
-                runtime.shutdown_background();
-                Err(error)
-            }
-            Err(error) => {
-                runtime.shutdown_background();
-                Err(ConnectError::Refused(error.to_string()))
-            }
-        }
+        let threads = Threads(Some(runtime));
+        let Some(connecting) = threads.spawn(connect(options)) else {
+            return Err(ConnectError::Refused("there are no threads".to_owned()));
+        };
+        let mut store = connecting
+            .await
+            .map_err(|error| ConnectError::Refused(error.to_string()))??;
+        store.runtime = Some(threads);
+        Ok(store)
     }
 }
 
 async fn connect(options: ClusterOptions) -> Result<ClusterStore, ConnectError> {
     let redis_fault = |error: redis::RedisError| match error.kind() {
-        redis::ErrorKind::InvalidClientConfig | redis::ErrorKind::AuthenticationFailed => {
-            ConnectError::Refused(format!("redis: {error}"))
+        redis::ErrorKind::InvalidClientConfig => ConnectError::Refused(format!("redis: {error}")),
+        // The cluster's client wraps what the first server said.
+        _ if error.to_string().contains("AuthenticationFailed") => {
+            ConnectError::Refused("redis: it does not take these credentials".to_owned())
         }
         _ if error.to_string().contains("cluster support disabled") => ConnectError::Refused(
             "redis: the server is no cluster (cluster-enabled is off)".to_owned(),
@@ -106,7 +102,8 @@ async fn connect(options: ClusterOptions) -> Result<ClusterStore, ConnectError> 
     let tokens = Arc::new(TokenRows::prepare(&cql).await.map_err(prepare_fault)?);
     let deliberate = Deliberate::prepare(&cql).await.map_err(prepare_fault)?;
     let health = Arc::new(Health::new());
-    health.watch(Arc::clone(&primaries), Arc::clone(&cql));
+    let watched = health.watch(Arc::clone(&primaries), Arc::clone(&cql));
+    watched.await.map_err(prepare_fault)?;
     let life_ms = token_ends_at(0, options.limits.token_ttl_ms);
     let cleanup = Cleanup::start(
         Arc::clone(&cql),

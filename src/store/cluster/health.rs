@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use scylla::errors::PrepareError;
+use scylla::statement::prepared::PreparedStatement;
 use tokio::sync::watch;
 
 use super::cql::Cql;
@@ -113,14 +115,22 @@ impl Health {
     }
 
     /// Looks at the backends for as long as anybody holds this.
-    pub(super) fn watch(self: &Arc<Self>, primaries: Arc<Primaries>, cql: Arc<Cql>) {
+    ///
+    /// # Errors
+    /// Scylla does not know what it is to be asked.
+    pub(super) async fn watch(
+        self: &Arc<Self>,
+        primaries: Arc<Primaries>,
+        cql: Arc<Cql>,
+    ) -> Result<(), PrepareError> {
+        let question = cql.read("SELECT key FROM system.local").await?;
         let health = Arc::downgrade(self);
         tokio::spawn(async move {
             let mut known = HashSet::new();
             while let Some(health) = health.upgrade() {
                 let (ids, scylla) = tokio::join!(
                     within(primaries.replication_ids()),
-                    within(ask_scylla(&cql))
+                    within(ask_scylla(&cql, &question))
                 );
                 health.note(Backend::Scylla, scylla.is_some());
                 health.note(Backend::Redis, ids.is_some());
@@ -133,6 +143,7 @@ impl Health {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         });
+        Ok(())
     }
 
     fn note(&self, backend: Backend, is_up: bool) {
@@ -159,9 +170,12 @@ async fn within<T, E>(asked: impl Future<Output = Result<T, E>>) -> Option<T> {
     tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()
 }
 
-async fn ask_scylla(cql: &Cql) -> Result<(), scylla::errors::ExecutionError> {
-    let select = "SELECT key FROM system.local";
-    cql.session.query_unpaged(select, ()).await.map(drop)
+/// Asks any node, and a second one when the first is silent or gone.
+async fn ask_scylla(
+    cql: &Cql,
+    question: &PreparedStatement,
+) -> Result<(), scylla::errors::ExecutionError> {
+    cql.session.execute_unpaged(question, ()).await.map(drop)
 }
 
 #[cfg(test)]
