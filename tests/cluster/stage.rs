@@ -16,6 +16,9 @@ const PACKAGE: &str = "com.example.app";
 const FINGERPRINT: &str = "91:AC:7F:1B:91:AC:7F:1B:91:AC:7F:1B:91:AC:7F:1B:\
                            91:AC:7F:1B:91:AC:7F:1B:91:AC:7F:1B:91:AC:7F:1B";
 
+/// A record is named by the 16 bytes of its token's id.
+const RECORD_KEY_LENGTH: usize = "herald:{}".len() + 22;
+
 /// Lives until the process ends, which takes all servers along.
 static SHARED: Mutex<Option<Shared>> = Mutex::const_new(None);
 
@@ -93,7 +96,12 @@ impl Stage {
             let found = redis.command(primary.node, &["KEYS", "herald:{*}"]).await;
             let found: Vec<String> =
                 ::redis::from_redis_value(found.expect("keys")).expect("names");
-            keys.extend(found);
+            // The list of nodes is named likewise, but shorter.
+            keys.extend(
+                found
+                    .into_iter()
+                    .filter(|key| key.len() == RECORD_KEY_LENGTH),
+            );
         }
         keys
     }
