@@ -51,7 +51,10 @@ impl Cql {
         rows.map(|row| {
             let (syn, id) = row.expect("a row");
             let id = uuid::Uuid::from_slice(&id).expect("a message id");
-            (u64::try_from(syn).expect("a number"), id.to_string())
+            (
+                u64::try_from(syn).expect("a number"),
+                id.as_simple().to_string(),
+            )
         })
         .collect()
     }

@@ -36,6 +36,7 @@ pub struct Load {
     senders_end: Cell<bool>,
     slowest_us: Cell<u128>,
     answers: Cell<usize>,
+    timed_out: Cell<usize>,
 }
 
 impl Load {
@@ -56,6 +57,7 @@ impl Load {
             senders_end: Cell::new(false),
             slowest_us: Cell::new(0),
             answers: Cell::new(0),
+            timed_out: Cell::new(0),
         }
     }
 
@@ -122,6 +124,11 @@ impl Load {
         self.answers.get()
     }
 
+    /// How many of them said that the outcome is unknown.
+    pub fn timed_out(&self) -> usize {
+        self.timed_out.get()
+    }
+
     /// No socket had to be opened a second time.
     pub fn assert_sockets_stayed(&self) {
         let sockets = self
@@ -156,7 +163,7 @@ impl Load {
             match status {
                 200 => witness.accepts(&text, &answer),
                 429 | 503 => witness.refuses(&text),
-                504 => {}
+                504 => self.timed_out.set(self.timed_out.get() + 1),
                 _ => panic!("{status} {answer}"),
             }
         }

@@ -41,10 +41,9 @@ async fn writes_that_time_out_and_are_applied_later_do_no_harm() {
                 cql.pause(node).expect("frozen");
             }
             load.take_slowest();
-            let unknown = || load.witnesses.iter().map(|it| it.unknown()).sum::<usize>();
-            let before = unknown();
+            let before = load.timed_out();
             eventually("writes time out", async || {
-                (unknown() > before + 3).then_some(())
+                (load.timed_out() > before + 3).then_some(())
             })
             .await;
             let slowest = load.take_slowest();
