@@ -1,7 +1,9 @@
 //! How many appends of one node are under way: the rest wait for their turn, and the time that a
-//! sender is given begins with it.
+//! sender is given begins with it. And who mends a record: one at a time.
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
+
+use crate::token::TokenId;
 
 /// Appends under way at the backends, over all tokens. More would only wait there, and time out.
 const AT_ONCE: usize = 512;
@@ -47,11 +49,43 @@ impl Turns {
     }
 }
 
+/// One mender a token, with the same lanes.
+pub(super) struct Menders(Vec<Mutex<()>>);
+
+impl Menders {
+    pub(super) fn new() -> Self {
+        Self((0..LANES).map(|_| Mutex::new(())).collect())
+    }
+
+    /// The turn to mend; `None` after somebody else has done it, or something else in this lane.
+    pub(super) async fn enter(&self, token: TokenId) -> Option<MutexGuard<'_, ()>> {
+        let lane = usize::try_from(token.shard_hash() % LANES as u64).unwrap_or(0);
+        let lane = self.0.get(lane)?;
+        if let Ok(turn) = lane.try_lock() {
+            return Some(turn);
+        }
+        drop(lane.lock().await);
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
+
+    #[test]
+    fn who_waits_for_a_mender_does_not_mend_again() {
+        let (menders, token) = (Menders::new(), TokenId([1; 16]));
+        let first = menders.enter(token).now_or_never().flatten();
+        let first = first.expect("the first one mends");
+        let mut second = Box::pin(menders.enter(token));
+        assert!(second.as_mut().now_or_never().is_none(), "it waits");
+        drop(first);
+        assert!(second.now_or_never().expect("its turn").is_none());
+        assert!(menders.enter(token).now_or_never().flatten().is_some());
+    }
 
     #[test]
     fn a_busy_token_keeps_nobody_else_from_going() {
