@@ -18,6 +18,22 @@ pub struct ServerOptions {
     pub settings: Vec<(&'static str, String)>,
 }
 
+impl ServerOptions {
+    fn tls_chain(&self) -> Option<&str> {
+        let mut settings = self.settings.iter();
+        settings.find_map(|(name, value)| (*name == "HERALD_TLS__CERT").then_some(value.as_str()))
+    }
+
+    /// Whom a client trusts: the server's chain ends with its authority.
+    fn certificates(&self) -> Vec<reqwest::Certificate> {
+        let Some(chain) = self.tls_chain() else {
+            return Vec::new();
+        };
+        let chain = std::fs::read(chain).expect("a certificate chain");
+        reqwest::Certificate::from_pem_bundle(&chain).expect("certificates")
+    }
+}
+
 /// A running server on free ports. Killed when dropped.
 pub struct Server {
     process: Child,
@@ -43,6 +59,7 @@ impl Server {
         let process = spawn(data.path(), &options);
         let http = reqwest::Client::builder()
             .no_proxy()
+            .tls_certs_only(options.certificates())
             .build()
             .expect("a client");
         let mut server = Self {
@@ -145,7 +162,11 @@ impl Server {
 
     /// URL of a public path.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.listen())
+        let scheme = match self.options.tls_chain() {
+            Some(_) => "https",
+            None => "http",
+        };
+        format!("{scheme}://{}{path}", self.listen())
     }
 
     /// URL of a path on the admin listener.
