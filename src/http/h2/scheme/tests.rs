@@ -248,12 +248,11 @@ fn request() -> impl Strategy<Value = Request> {
         )
 }
 
+/// Scheme and fields.
+type Received = (String, Vec<(String, String)>);
+
 /// What the real `h2` makes of these bytes: scheme and fields of so many requests.
-fn received(
-    bytes: &[u8],
-    pieces: &[usize],
-    count: usize,
-) -> Result<Vec<(String, Vec<(String, String)>)>, ::h2::Error> {
+fn received(bytes: &[u8], pieces: &[usize], count: usize) -> Result<Vec<Received>, ::h2::Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.expect("a runtime").block_on(async {
         let (mut client, server) = tokio::io::duplex(1 << 20);
