@@ -66,7 +66,10 @@ go)
     needs go
     go version | grep -Eq 'go1\.(2[3-9]|[3-9][0-9])' || missing "go of 1.23 or newer"
     ;;
-java) needs java mvn ;;
+java)
+    needs java mvn
+    java -version 2>&1 | grep -Eq 'version "(1[7-9]|[2-9][0-9])' || missing "java of 17 or newer"
+    ;;
 *) echo "usage: $0 python|node|go|java" >&2 && exit 64 ;;
 esac
 

@@ -30,11 +30,11 @@ pub enum Language {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     /// `fcm.googleapis.com` leads to it, with TLS. The program knows nothing of it.
-    ByName,
+    Named,
     /// The same, and Node was told to leave HTTP/2 alone.
-    ByNameWithLegacyTransport,
+    NamedOverHttp1,
     /// The program says where it is, without TLS. For Node this is a matter of HTTP/1.1 alone.
-    ByOption,
+    Told,
 }
 
 /// An SDK that is there.
@@ -57,9 +57,8 @@ impl Sdk {
         let said = String::from_utf8_lossy(&installed.stderr);
         if installed.status.code() == Some(MISSING) {
             let why = said.lines().last().unwrap_or_default();
-            // Not by a macro, whose words a passed test keeps to itself.
-            let line = format!("\n*** SKIPPED: the official {name} SDK was not tried: {why}\n\n");
-            let _ = std::io::stderr().write_all(line.as_bytes());
+            let why = why.trim_start_matches(name).trim_start_matches(": ");
+            skipped(name, why);
             return None;
         }
         assert!(installed.status.success(), "{said}");
@@ -106,7 +105,7 @@ impl Sdk {
     pub async fn run_as(&self, place: &Place, service_token: String, steps: Vec<Value>) -> Report {
         let server = &place.server;
         let url = match place.way {
-            Way::ByOption => server.url(""),
+            Way::Told => server.url(""),
             _ => String::new(),
         };
         let plan = Plan {
@@ -114,7 +113,7 @@ impl Sdk {
             project_id: "demo".to_owned(),
             service_token,
             package: self.package,
-            legacy_transport: place.way != Way::ByName,
+            legacy_transport: place.way != Way::Named,
             steps,
         };
         let file = tempfile::NamedTempFile::new().expect("a file for the plan");
@@ -228,6 +227,24 @@ impl Language {
     }
 }
 
+/// Says so loudly.
+pub fn skipped(sdk: &str, why: &str) {
+    // Not by a macro, whose words a passed test keeps to itself.
+    let line = format!("\n*** SKIPPED: an official SDK was not tried: {sdk}: {why}\n\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+/// Of the `node` that is there, if there is one.
+pub fn node_is_older_than(major: u32) -> bool {
+    let asked = Command::new("node").arg("--version").output();
+    let said = asked.map(|output| output.stdout).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
+    let digits = said.trim_start_matches('v').split('.').next();
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .is_some_and(|is: u32| is < major)
+}
+
 fn directory() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/sdks"))
 }
@@ -242,7 +259,7 @@ pub struct Place {
 impl Place {
     /// Starts a server that can be found this way.
     pub async fn new(way: Way, mut settings: Vec<(&'static str, String)>) -> Self {
-        let certificate = (way != Way::ByOption).then(Certificate::new);
+        let certificate = (way != Way::Told).then(Certificate::new);
         if let Some(certificate) = &certificate {
             let text = |path: PathBuf| path.to_str().expect("a path of UTF-8").to_owned();
             settings.push(("HERALD_TLS__CERT", text(certificate.chain())));

@@ -122,7 +122,7 @@ pub async fn a_day_of_sends(sdk: &Sdk, way: &Way) {
     let score = Listener::new(server).await;
     let many = Listener::new(server).await;
     let mut socket = match way {
-        Way::ByOption => Some(server.hello(&now.device, &[(&now.token, 1)]).await.0),
+        Way::Told => Some(server.hello(&now.device, &[(&now.token, 1)]).await.0),
         _ => None,
     };
     let mixed = cast.mixed();
@@ -227,7 +227,7 @@ pub async fn all_refusals(sdk: &Sdk) {
 }
 
 async fn a_wrong_service_token(sdk: &Sdk) {
-    let place = Place::new(Way::ByOption, Vec::new()).await;
+    let place = Place::new(Way::Told, Vec::new()).await;
     let listener = Listener::new(&place.server).await;
     let step = send("text", &listener.token, "");
     let report = sdk.run_as(&place, "wrong".to_owned(), vec![step]).await;
@@ -241,7 +241,7 @@ async fn used_up_quotas(sdk: &Sdk) {
         ("HERALD_QUOTA__SENDS_PER_MINUTE_PER_TOKEN", "1".to_owned()),
         ("HERALD_QUOTA__SENDS_PER_MINUTE_PER_PROJECT", "3".to_owned()),
     ];
-    let place = Place::new(Way::ByOption, settings).await;
+    let place = Place::new(Way::Told, settings).await;
     let one = Listener::new(&place.server).await;
     let other = Listener::new(&place.server).await;
     // Python's other client does as it is told and repeats the send after a minute.
@@ -281,7 +281,7 @@ async fn an_overloaded_server(sdk: &Sdk) {
         ("HERALD_LIMITS__APPEND_TIMEOUT_MS", "120000".to_owned()),
     ];
     let settings = disk.options(settings).settings;
-    let place = Place::new(Way::ByOption, settings).await;
+    let place = Place::new(Way::Told, settings).await;
     let server = &place.server;
     let listener = Listener::new(server).await;
     let mut tokens = Vec::new();
