@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Installs what the tests need and runs them all: format, clippy with warnings denied, docs, unit,
-# property, conformance and scenario tests. Needs a Rust toolchain and a package manager.
+# property, conformance and scenario tests, and FCM's official SDKs. Needs a Rust toolchain and a
+# package manager.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 say() { printf '\n== %s\n' "$*"; }
 
 # A C compiler builds the allocator and the TLS primitives; curl runs the lines that --dev prints.
-# Redis, and Cassandra on Java 17, which Maven fetches, are the stores of a region.
+# Redis, and Cassandra on Java 17, which Maven fetches, are the stores of a region. FCM's SDKs run on
+# Python, Node and Java; the one for Go where there is Go.
 install_packages() {
     local missing=()
     command -v cc >/dev/null || missing+=(build-essential)
@@ -17,6 +19,10 @@ install_packages() {
     command -v redis-server >/dev/null || missing+=(redis-server)
     has_java_17 || missing+=(openjdk-17-jre-headless)
     command -v mvn >/dev/null || missing+=(maven)
+    command -v python3 >/dev/null || missing+=(python3)
+    python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
+    command -v node >/dev/null || missing+=(nodejs)
+    command -v npm >/dev/null || missing+=(npm)
     [ ${#missing[@]} -eq 0 ] && return
     if ! command -v apt-get >/dev/null; then
         echo "please install: ${missing[*]} (no apt-get here to do it)" >&2
@@ -84,15 +90,24 @@ export PROPTEST_RNG_SEED="${PROPTEST_RNG_SEED:-1}"
 # Scenarios open many sockets.
 ulimit -n "$(ulimit -Hn)"
 
+# The official SDKs, fetched while the compiler works. A test installs what it misses by itself.
+log=$(mktemp -d)
+trap 'rm -rf "$log"' EXIT
+for sdk in python node go java; do
+    tests/sdks/install.sh "$sdk" >"$log/$sdk" 2>&1 &
+done
+
 say "format"
 cargo fmt --all -- --check
 say "clippy"
 cargo clippy --workspace --all-targets -- -D warnings
 say "docs"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+say "official SDKs"
+wait
+tail -qn 1 "$log"/*
 say "tests"
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-cargo test --workspace 2>&1 | tee "$log"
-passed=$(awk '/^test result: ok/ { sum += $4 } END { print sum + 0 }' "$log")
+cargo test --workspace 2>&1 | tee "$log/tests"
+passed=$(awk '/^test result: ok/ { sum += $4 } END { print sum + 0 }' "$log/tests")
+grep '^\*\*\* SKIPPED' "$log/tests" || true
 say "all well: format, clippy, docs, $passed tests, in $SECONDS s"

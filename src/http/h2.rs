@@ -3,6 +3,8 @@
 //! Served here rather than by actix-http's dispatcher because a drain must say GOAWAY, so that
 //! senders move their next requests elsewhere and nothing in flight is cut.
 
+mod scheme;
+
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -23,6 +25,7 @@ use futures_util::Stream;
 use tokio::sync::watch;
 
 use crate::actors::stream::Connection;
+use crate::http::h2::scheme::MendedScheme;
 
 /// Requests of one connection at a time: an SDK's batch is 500 messages over a few connections.
 const STREAMS_MAX: u32 = 256;
@@ -55,7 +58,8 @@ pub async fn serve<S, B>(
     builder
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADERS_BYTES_MAX);
-    let handshake = tokio::time::timeout(settings.handshake_timeout, builder.handshake(io));
+    let handshake = builder.handshake(MendedScheme::new(io));
+    let handshake = tokio::time::timeout(settings.handshake_timeout, handshake);
     let Ok(Ok(mut connection)) = handshake.await else {
         return;
     };
@@ -76,7 +80,7 @@ type Incoming = (http::Request<RecvStream>, SendResponse<Bytes>);
 /// The next request; `None` when the connection is over. A quiet connection and a draining node
 /// let the client know with GOAWAY and serve what still comes.
 async fn next(
-    connection: &mut H2Connection<Connection, Bytes>,
+    connection: &mut H2Connection<MendedScheme<Connection>, Bytes>,
     running: &Cell<usize>,
     settings: &mut H2Settings,
 ) -> Option<Incoming> {

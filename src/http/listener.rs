@@ -211,7 +211,11 @@ async fn peek_protocol(stream: &TcpStream) -> io::Result<Protocol> {
 
 /// What a connection beyond the limit is told.
 fn full() -> String {
-    let body = r#"{"error":{"code":503,"message":"Too many connections are open.","status":"UNAVAILABLE"}}"#;
+    let body = concat!(
+        r#"{"error":{"code":503,"message":"Too many connections are open.","status":"UNAVAILABLE","#,
+        r#""details":[{"@type":"type.googleapis.com/google.firebase.fcm.v1.FcmError","#,
+        r#""errorCode":"UNAVAILABLE"}]}}"#
+    );
     format!(
         "HTTP/1.1 503 Service Unavailable\r\nRetry-After: {}\r\nConnection: close\r\n\
          Content-Type: application/json; charset=UTF-8\r\nContent-Length: {}\r\n\r\n{body}",

@@ -13,6 +13,7 @@ mod endings;
 mod expiry;
 mod failed_sync;
 mod harness;
+mod hostile_senders;
 mod idempotency;
 mod isolation;
 mod order;

@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
 
-use crate::harness::{FaultyDisk, Server, message, text_of};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+
+use crate::harness::{FaultyDisk, Server, ServerOptions, fcm_error, message, soon, text_of};
 
 /// Far above what a refusal takes, far below what a stalled send does.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -174,4 +177,24 @@ async fn a_store_with_too_many_bytes_waiting_refuses_more() {
         .await;
     assert!(shed >= 20.0);
     server.stop_and_audit().await;
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_in_the_words_of_fcm() {
+    let settings = vec![("HERALD_HTTP__CONNECTIONS_MAX", "1".to_owned())];
+    let server = Server::with(ServerOptions { settings }).await;
+    let device = server.device().await;
+    let token = server.token(&device).await;
+    // The first client keeps its connection, so there is none left. Nobody waits for a request.
+    let mut other = TcpStream::connect(server.listen()).await.expect("accepted");
+    let mut answer = String::new();
+    soon("an end", other.read_to_string(&mut answer))
+        .await
+        .expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+    assert_eq!(body["error"]["status"], "UNAVAILABLE");
+    assert_eq!(fcm_error(&body), "UNAVAILABLE");
+    server.push(&token, "the first goes on").await;
 }

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::Server;
+use crate::harness::{Server, ServerOptions, fcm_error, message};
 
 fn error_of(answer: &Value) -> (&Value, &Value) {
     (
@@ -140,4 +140,38 @@ async fn a_list_is_not_taken_for_the_object_that_it_would_fill() {
         .await
         .expect("an answer");
     assert_eq!(answer.status(), 400);
+}
+
+/// The bodies are tested word for word beside their definitions; here, that they are given, when.
+#[tokio::test]
+async fn used_up_quotas_say_whose_they_are_and_when_to_come_back() {
+    let settings = vec![
+        ("HERALD_QUOTA__SENDS_PER_MINUTE_PER_TOKEN", "1".to_owned()),
+        ("HERALD_QUOTA__SENDS_PER_MINUTE_PER_PROJECT", "2".to_owned()),
+    ];
+    let server = Server::with(ServerOptions { settings }).await;
+    let device = server.device().await;
+    let token = server.token(&device).await;
+    server.push(&token, "first").await;
+    for (reason, subject, seconds_max) in [
+        (Value::Null, "device", 60),
+        (json!("RATE_LIMIT_EXCEEDED"), "projects/demo", 30),
+    ] {
+        let url = server.url("/v1/projects/demo/messages:send");
+        let request = server.http().post(url).bearer_auth(server.service_token());
+        let answer = request.json(&message(&token, "more")).send().await;
+        let answer = answer.expect("an answer");
+        assert_eq!(answer.status(), 429);
+        let wait = answer.headers()["retry-after"].to_str().expect("a text");
+        let wait: u64 = wait.parse().expect("seconds");
+        assert!((1..=seconds_max).contains(&wait), "{subject}: {wait} s");
+        let body: Value = answer.json().await.expect("JSON");
+        assert_eq!(body["error"]["status"], "RESOURCE_EXHAUSTED");
+        assert_eq!(fcm_error(&body), "QUOTA_EXCEEDED");
+        let details = &body["error"]["details"];
+        assert_eq!(details[1]["violations"][0]["subject"], subject);
+        assert_eq!(details[2]["reason"], reason);
+    }
+    let arrived = server.poll_token(&device, &token, 1).await;
+    assert_eq!(arrived["messages"].as_array().map(Vec::len), Some(1));
 }

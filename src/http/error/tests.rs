@@ -150,6 +150,63 @@ fn a_used_up_project_quota_satisfies_every_client_library() {
 }
 
 #[test]
+fn a_used_up_quota_of_a_device_names_it() {
+    let error = ApiError::resource_exhausted(WAIT, "device", "Too often.");
+    assert_eq!(
+        body(&error),
+        json!({"error": {
+            "code": 429, "message": "Too often.", "status": "RESOURCE_EXHAUSTED",
+            "details": [
+                fcm_error("QUOTA_EXCEEDED"),
+                {"@type": "type.googleapis.com/google.rpc.QuotaFailure",
+                 "violations": [{"subject": "device", "description": "Too often."}]},
+            ]
+        }})
+    );
+    // Devices that ask for too much are no senders, and hear nothing of FCM.
+    assert_eq!(
+        body(&ApiError::minting_limited(WAIT)),
+        json!({"error": {"code": 429, "message": "Too many registrations at the moment.",
+                         "status": "RESOURCE_EXHAUSTED"}})
+    );
+}
+
+#[test]
+fn what_is_nobodys_fault_has_its_body_too() {
+    let fault = |code: u16, status: &str, error: &str, message: &str| {
+        json!({"error": {"code": code, "message": message, "status": status,
+                         "details": [fcm_error(error)]}})
+    };
+    for (error, expected) in [
+        (
+            ApiError::internal("unit test"),
+            fault(500, "INTERNAL", "INTERNAL", "Internal error encountered."),
+        ),
+        (
+            ApiError::payload_too_large(65_536),
+            fault(
+                413,
+                "INVALID_ARGUMENT",
+                "INVALID_ARGUMENT",
+                "The request body is larger than 65536 bytes.",
+            ),
+        ),
+        (
+            ApiError::deadline_exceeded(),
+            json!({"error": {"code": 504, "status": "DEADLINE_EXCEEDED",
+                             "message": "Deadline expired before operation could complete."}}),
+        ),
+        (
+            ApiError::unsupported_media_type(),
+            json!({"error": {"code": 415, "status": "INVALID_ARGUMENT",
+                             "message": "The content type must be application/json."}}),
+        ),
+    ] {
+        assert_eq!(body(&error), expected);
+    }
+}
+
+#[test]
 fn headers_go_with_their_codes() {
     for (error, code, status, extra) in [
         (

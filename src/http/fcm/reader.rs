@@ -264,10 +264,17 @@ fn read_int32(raw: &str) -> Option<Value<'_>> {
     (value.fract() == 0.0 && range.contains(&value)).then_some(read)
 }
 
+/// A name, or a number, which may be a string too.
 fn read_choice<'a>(of: &Enumeration, kind: Kind, raw: &'a str) -> Option<Value<'a>> {
-    let number = match kind {
-        Kind::Text => of.number_of(&Text::read(raw)?.decoded)?,
-        _ => raw.parse().ok().filter(|number| *number < of.len())?,
+    let text = match kind {
+        Kind::Text => Some(Text::read(raw)?),
+        _ => None,
     };
+    let given = text.as_ref().map_or(raw, |text| text.decoded.as_ref());
+    let number = of.number_of(given).or_else(|| {
+        let number = given.parse().ok()?;
+        (given.starts_with(|first: char| first.is_ascii_digit()) && number < of.len())
+            .then_some(number)
+    })?;
     Some(Value::Choice { raw, number })
 }

@@ -11,19 +11,34 @@ use super::{PATIENCE, soon};
 /// A server that runs, as outsiders see it. It has a development project.
 pub struct Door {
     dev: Value,
+    scheme: &'static str,
     http: reqwest::Client,
 }
 
 impl Door {
     /// To the server that this development file describes.
     pub fn new(dev: Value) -> Self {
+        Self::with_scheme("http", dev, Vec::new())
+    }
+
+    /// The same, whose public listener speaks TLS under one of these authorities.
+    pub fn over_tls(dev: Value, authorities: Vec<reqwest::Certificate>) -> Self {
+        Self::with_scheme("https", dev, authorities)
+    }
+
+    fn with_scheme(
+        scheme: &'static str,
+        dev: Value,
+        authorities: Vec<reqwest::Certificate>,
+    ) -> Self {
         // The second call of a test process finds the provider installed: that is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .no_proxy()
+            .tls_certs_only(authorities)
             .build()
             .expect("a client");
-        Self { dev, http }
+        Self { dev, scheme, http }
     }
 
     /// Whether the server may take traffic.
@@ -39,7 +54,7 @@ impl Door {
 
     /// URL of a public path.
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.listen())
+        format!("{}://{}{path}", self.scheme, self.listen())
     }
 
     /// URL of a path on the admin listener.

@@ -19,6 +19,22 @@ pub struct ServerOptions {
     pub settings: Vec<(&'static str, String)>,
 }
 
+impl ServerOptions {
+    fn tls_chain(&self) -> Option<&str> {
+        let mut settings = self.settings.iter();
+        settings.find_map(|(name, value)| (*name == "HERALD_TLS__CERT").then_some(value.as_str()))
+    }
+
+    /// Whom a client trusts: the server's chain ends with its authority.
+    fn certificates(&self) -> Vec<reqwest::Certificate> {
+        let Some(chain) = self.tls_chain() else {
+            return Vec::new();
+        };
+        let chain = std::fs::read(chain).expect("a certificate chain");
+        reqwest::Certificate::from_pem_bundle(&chain).expect("certificates")
+    }
+}
+
 /// A running server on free ports. Killed when dropped.
 pub struct Server {
     process: Child,
@@ -59,7 +75,11 @@ impl Server {
             let dev = self.data.path().join("dev.json");
             // The file of an earlier run names ports that another test's server may have by now.
             let is_new = modified(&dev).is_some_and(|at| Some(at) != self.dev_modified);
-            self.door = is_new.then(|| read_json(&dev)).flatten().map(Door::new);
+            let dev = is_new.then(|| read_json(&dev)).flatten();
+            self.door = dev.map(|dev| match self.options.tls_chain() {
+                Some(_) => Door::over_tls(dev, self.options.certificates()),
+                None => Door::new(dev),
+            });
             if let Some(door) = &self.door
                 && door.is_ready().await
             {

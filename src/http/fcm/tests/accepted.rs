@@ -144,6 +144,8 @@ fn the_server_learns_what_it_needs() {
         (r#""High""#, Priority::High),
         (r#""\u0068igh""#, Priority::High),
         ("1", Priority::High),
+        (r#""1""#, Priority::High),
+        (r#""0""#, Priority::Normal),
         (r#""normal""#, Priority::Normal),
         ("0", Priority::Normal),
         ("null", Priority::Normal),
@@ -172,6 +174,137 @@ fn the_server_learns_what_it_needs() {
     let common = of(r#","fcm_options":{"analytics_label":"common"},"android":{"collapse_key":""}"#);
     assert_eq!(common.analytics_label.as_deref(), Some("common"));
     assert_eq!(common.collapse_key, None, "the empty text is no key");
+}
+
+/// Whole bodies: what is repeated or not set leaves no trace, be it wrong or not.
+#[test]
+fn the_last_of_repeated_names_wins_at_the_top_too() {
+    for (body, is_dry) in [
+        (
+            r#"{"message":{"to":1,"topic":7},"message":{"token":"TOKEN"}}"#,
+            false,
+        ),
+        (r#"{"message":[],"message":{"token":"TOKEN"}}"#, false),
+        (
+            r#"{"validate_only":"no","message":{"token":"TOKEN"},"validateOnly":true}"#,
+            true,
+        ),
+        (
+            r#"{"validateOnly":true,"message":{"token":"TOKEN"},"validate_only":null}"#,
+            false,
+        ),
+        (r#"{"message":{"token":"x","token":"TOKEN"}}"#, false),
+        (
+            r#"{"message":{"fid":"x","fid":null,"token":"TOKEN"}}"#,
+            false,
+        ),
+        (r#"{"message":{"tok\u0065n":"TOKEN"}}"#, false),
+    ] {
+        let request = accept(body);
+        assert_eq!(request.target, Target::Token(token()), "{body}");
+        assert_eq!(request.validate_only, is_dry, "{body}");
+    }
+}
+
+/// Every name of every enumeration, in capitals, in small letters, as its number, and as its number
+/// in a string.
+#[test]
+fn enumerations_are_taken_in_every_form() {
+    for (field, names) in [
+        ("priority", &["NORMAL", "HIGH"][..]),
+        (
+            "notification.notification_priority",
+            &[
+                "PRIORITY_UNSPECIFIED",
+                "PRIORITY_MIN",
+                "PRIORITY_LOW",
+                "PRIORITY_DEFAULT",
+                "PRIORITY_HIGH",
+                "PRIORITY_MAX",
+            ],
+        ),
+        (
+            "notification.visibility",
+            &["VISIBILITY_UNSPECIFIED", "PRIVATE", "PUBLIC", "SECRET"],
+        ),
+        (
+            "notification.proxy",
+            &["PROXY_UNSPECIFIED", "ALLOW", "DENY", "IF_PRIORITY_LOWERED"],
+        ),
+    ] {
+        let within = |value: &str| match field.split_once('.') {
+            Some((outer, inner)) => format!(r#"{{"{outer}":{{"{inner}":{value}}}}}"#),
+            None => format!(r#"{{"{field}":{value}}}"#),
+        };
+        let body = |value: &str| {
+            let android = within(value);
+            format!(r#"{{"message":{{"token":"TOKEN","android":{android}}}}}"#)
+        };
+        for (number, name) in names.iter().enumerate() {
+            let small = name.to_lowercase();
+            for value in [
+                format!(r#""{name}""#),
+                format!(r#""{small}""#),
+                format!("{number}"),
+                format!(r#""{number}""#),
+            ] {
+                let expected = format!(r#"{{"android":{}}}"#, within(&value));
+                assert_eq!(device_json(&accept(&body(&value))), expected);
+            }
+        }
+        let beyond = names.len();
+        for value in [
+            format!("{beyond}"),
+            format!(r#""{beyond}""#),
+            r#""+1""#.to_owned(),
+            r#""""#.to_owned(),
+            "-1".to_owned(),
+            "true".to_owned(),
+        ] {
+            refuse(&body(&value));
+        }
+    }
+}
+
+/// The documents of RuStore's own description, and what its senders write otherwise than FCM's.
+#[test]
+fn the_dialect_of_rustore_is_understood() {
+    for (message, device) in [
+        (
+            r#"{"token":"TOKEN","notification":{"body":"b","title":"t","image":"https://example.com/i.png"}}"#,
+            r#"{"notification":{"body":"b","title":"t","image":"https://example.com/i.png"}}"#,
+        ),
+        // Without a part for Android the push lives as long as it may.
+        (
+            r#"{"token":"TOKEN","data":{"k":"v"}}"#,
+            r#"{"data":{"k":"v"}}"#,
+        ),
+        (
+            r##"{"token":"TOKEN","android":{"ttl":"3.5s","notification":{"title":"t","body":"b","icon":"i","color":"#00ff00","image":"u","channel_id":"c","click_action":"a","click_action_type":0}}}"##,
+            r##"{"android":{"ttl":"3.5s","notification":{"title":"t","body":"b","icon":"i","color":"#00ff00","image":"u","channel_id":"c","click_action":"a","click_action_type":0}}}"##,
+        ),
+        (
+            r#"{"token":"TOKEN","android":{"priority":"HIGH","notification":{"click_action":"app://x","click_action_type":1}}}"#,
+            r#"{"android":{"priority":"HIGH","notification":{"click_action":"app://x","click_action_type":1}}}"#,
+        ),
+        (
+            r#"{"token":"TOKEN","android":{"notification":{"clickActionType":"1"}}}"#,
+            r#"{"android":{"notification":{"click_action_type":"1"}}}"#,
+        ),
+    ] {
+        let request = accept(&format!(r#"{{"message":{message}}}"#));
+        assert_eq!(device_json(&request), device);
+    }
+    let lives = |android: &str| {
+        let body = format!(r#"{{"message":{{"token":"TOKEN","data":{{"k":"v"}}{android}}}}}"#);
+        accept(&body).message.ttl_ms
+    };
+    assert_eq!(lives(""), TTL_MAX_MS);
+    assert_eq!(lives(r#","android":{}"#), TTL_MAX_MS);
+    // Here the two contradict each other, and FCM is followed: for RuStore this is four weeks.
+    assert_eq!(lives(r#","android":{"ttl":"0s"}"#), 0);
+    // What RuStore adds stands only where RuStore has it.
+    refuse(r#"{"message":{"token":"TOKEN","notification":{"click_action_type":1}}}"#);
 }
 
 #[test]
