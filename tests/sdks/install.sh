@@ -50,7 +50,8 @@ install_go() {
 # Compiled by a jar, because a Java runtime has no compiler of its own.
 install_java() {
     cp java/pom.xml "$home/"
-    (cd "$home" && mvn -B -q -Dstyle.color=never package)
+    # Maven ends with a change of colour, whatever it is told.
+    (cd "$home" && mvn -B -q package) | sed 's/\x1b\[[0-9;]*m//g'
     java -jar "$home"/lib/ecj-*.jar -source 17 -target 17 -nowarn \
         -cp "$(printf '%s:' "$home"/lib/*.jar)" -d "$home/classes" java/Sender.java
 }

@@ -68,6 +68,11 @@ const PASSED_ON: &[(&str, &str)] = &[
         r#"{"token":"TOKEN","android_v2":{"backgroundSync":{}}}"#,
         r#"{"android_v2":{"background_sync":{}}}"#,
     ),
+    // One of the two parts for Android, and nothing where the other could be.
+    (
+        r#"{"token":"TOKEN","android":null,"androidV2":{"restrictedSatelliteOk":true,"data":{"a":"b"}}}"#,
+        r#"{"android_v2":{"restricted_satellite_ok":true,"data":{"a":"b"}}}"#,
+    ),
     // Keys that only look reserved.
     (
         r#"{"token":"TOKEN","data":{"From":"1","googled":"2","gcm.note":"3","collapse_key":"4","":""}}"#,

@@ -146,6 +146,11 @@ const BROKEN: &[(&str, &str, &str)] = &[
         LINK,
     ),
     (
+        r#""androidV2":{"backgroundSync":{}},"android":{"ttl":"1s"}"#,
+        "",
+        "Only one of android and android_v2 may be set.",
+    ),
+    (
         r#""android":{},"android_v2":{}"#,
         "",
         "Only one of android and android_v2 may be set.",
