@@ -147,7 +147,7 @@ impl Beginner {
         );
     }
 
-    async fn is_refused(mut self, word: &str) {
+    async fn ends_refused(mut self, word: &str) {
         let status = self.ended(PATIENCE).await;
         let log = self.log();
         assert_eq!(status.code(), Some(64), "{log}");
@@ -218,11 +218,11 @@ async fn what_no_waiting_mends_ends_with_64_and_says_why() {
     };
     let url = format!("redis://:secret@{}:{port}", address());
     Beginner::start(&stage, &with_redis(url))
-        .is_refused("no cluster")
+        .ends_refused("no cluster")
         .await;
     let url = format!("redis://:wrong@{}:{port}", address());
     Beginner::start(&stage, &with_redis(url))
-        .is_refused("credentials")
+        .ends_refused("credentials")
         .await;
     alone.kill().and_then(|()| alone.wait()).expect("ended");
 
@@ -244,7 +244,7 @@ async fn what_no_waiting_mends_ends_with_64_and_says_why() {
             keyspace,
             ..Settings::of(&stage)
         };
-        Beginner::start(&stage, &settings).is_refused(word).await;
+        Beginner::start(&stage, &settings).ends_refused(word).await;
     }
 }
 
