@@ -4,6 +4,8 @@ use std::sync::{Arc, OnceLock};
 
 use herald_region::{CqlRing, Place, RedisCluster, RedisOptions};
 
+use tokio::sync::Semaphore;
+
 use super::{ClusterOptions, ClusterStore, ConnectError};
 use crate::store::StoreLimits;
 use crate::store::conformance::{Books, Subject, suite};
@@ -18,6 +20,10 @@ const REDIS: RedisOptions = RedisOptions {
 
 /// Each takes seconds when the machine is busy.
 const TRIES: usize = 10;
+
+/// Scenarios under way: all of them at once would have senders wait for a busy machine until they
+/// are told so, which is right, and not what is tested here.
+static TURNS: Semaphore = Semaphore::const_new(3);
 
 /// Shared by all scenarios, which are nodes of one region; ends with the process.
 struct Servers {
@@ -70,6 +76,7 @@ fn options(limits: StoreLimits, counters: &Arc<PushCounters>) -> ClusterOptions 
 }
 
 fn open(limits: StoreLimits) -> Subject {
+    let turn = on_a_runtime(|| TURNS.acquire()).expect("never closed");
     let counters = Arc::new(PushCounters::default());
     let options = options(limits, &counters);
     let store = on_a_runtime(|| connect(options));
@@ -77,7 +84,7 @@ fn open(limits: StoreLimits) -> Subject {
         store: Arc::new(store),
         counters,
         books: Books::Partial,
-        keep: Box::new(()),
+        keep: Box::new(turn),
     }
 }
 
