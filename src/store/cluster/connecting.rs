@@ -125,7 +125,7 @@ async fn connect(options: ClusterOptions) -> Result<ClusterStore, ConnectError> 
         counters: options.counters,
         notices,
         held_back: Arc::default(),
-        menders: Menders::new(),
+        menders: Menders::default(),
     });
     backends.keep_lease();
     Ok(ClusterStore {

@@ -1,7 +1,10 @@
 //! How many appends of one node are under way: the rest wait for their turn, and the time that a
 //! sender is given begins with it. And who mends a record: one at a time.
 
-use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit};
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, SemaphorePermit};
 
 use crate::token::TokenId;
 
@@ -49,23 +52,36 @@ impl Turns {
     }
 }
 
-/// One mender a token, with the same lanes.
-pub(super) struct Menders(Vec<Mutex<()>>);
+/// One mender a token. As many are known as mend or wait for it.
+#[derive(Default)]
+pub(super) struct Menders(DashMap<TokenId, Arc<Mutex<()>>, ahash::RandomState>);
+
+/// The turn to mend one token's record, until it is dropped.
+pub(super) struct MendingTurn<'a> {
+    menders: &'a Menders,
+    token: TokenId,
+    _turn: OwnedMutexGuard<()>,
+}
 
 impl Menders {
-    pub(super) fn new() -> Self {
-        Self((0..LANES).map(|_| Mutex::new(())).collect())
-    }
-
-    /// The turn to mend; `None` after somebody else has done it, or something else in this lane.
-    pub(super) async fn enter(&self, token: TokenId) -> Option<MutexGuard<'_, ()>> {
-        let lane = usize::try_from(token.shard_hash() % LANES as u64).unwrap_or(0);
-        let lane = self.0.get(lane)?;
-        if let Ok(turn) = lane.try_lock() {
-            return Some(turn);
+    /// The turn to mend; `None` after somebody else had it.
+    pub(super) async fn enter(&self, token: TokenId) -> Option<MendingTurn<'_>> {
+        let lane = Arc::clone(&self.0.entry(token).or_default());
+        if let Ok(turn) = Arc::clone(&lane).try_lock_owned() {
+            return Some(MendingTurn {
+                menders: self,
+                token,
+                _turn: turn,
+            });
         }
         drop(lane.lock().await);
         None
+    }
+}
+
+impl Drop for MendingTurn<'_> {
+    fn drop(&mut self) {
+        self.menders.0.remove(&self.token);
     }
 }
 
@@ -77,11 +93,13 @@ mod tests {
 
     #[test]
     fn who_waits_for_a_mender_does_not_mend_again() {
-        let (menders, token) = (Menders::new(), TokenId([1; 16]));
+        let (menders, token) = (Menders::default(), TokenId([1; 16]));
         let first = menders.enter(token).now_or_never().flatten();
         let first = first.expect("the first one mends");
         let mut second = Box::pin(menders.enter(token));
         assert!(second.as_mut().now_or_never().is_none(), "it waits");
+        let other = menders.enter(TokenId([2; 16])).now_or_never().flatten();
+        assert!(other.is_some(), "nobody waits for another token");
         drop(first);
         assert!(second.now_or_never().expect("its turn").is_none());
         assert!(menders.enter(token).now_or_never().flatten().is_some());
