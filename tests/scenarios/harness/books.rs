@@ -1,7 +1,6 @@
 //! Whether nothing was lost in the counting: on the metrics of a running server, and in the store
 //! of one that has stopped.
 
-use std::collections::HashMap;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -26,17 +25,6 @@ impl Books {
 }
 
 impl Server {
-    /// Every sample of `/metrics`, by name and labels.
-    pub async fn metrics(&self) -> HashMap<String, f64> {
-        let answer = self.http().get(self.admin_url("/metrics")).send().await;
-        let text = answer.expect("metrics").text().await.expect("a text");
-        let samples = text.lines().filter(|line| !line.starts_with('#'));
-        samples
-            .filter_map(|line| line.rsplit_once(' '))
-            .map(|(name, value)| (name.to_owned(), value.parse().expect("a number")))
-            .collect()
-    }
-
     /// Waits until every push is accounted for and this many are pending. Only for a server at
     /// which nobody is sending.
     pub async fn books_balance_at(&self, pending: u64) {

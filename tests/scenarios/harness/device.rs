@@ -35,7 +35,8 @@ pub struct Heard {
 
 /// An open socket.
 pub struct Socket {
-    stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    /// For what tests want beside the verbs below.
+    pub stream: WebSocketStream<MaybeTlsStream<TcpStream>>,
 }
 
 impl Socket {

@@ -2,16 +2,18 @@
 
 mod books;
 mod device;
+mod door;
 mod faulty_disk;
 mod projects;
 mod sending;
 mod server;
 
 pub use device::{Credential, Socket};
+pub use door::{Door, answer};
 pub use faulty_disk::FaultyDisk;
 pub use projects::{Project, fcm_error};
 pub use sending::{message, message_id, message_with, syn_of, syns_of, text_of, texts_of};
-pub use server::{Server, ServerOptions, answer};
+pub use server::{Server, ServerOptions};
 
 /// How long a test waits for something that must happen. Generous: the machine may be busy.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);

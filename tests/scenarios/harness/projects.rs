@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::Server;
+use super::Door;
+use super::answer;
 use super::device::Credential;
-use super::server::answer;
 
 /// A project and what its sender shows.
 pub struct Project {
@@ -18,7 +18,7 @@ const PACKAGE: &str = "com.example.app";
 const FINGERPRINT: &str = "91:AC:7F:1B:91:AC:7F:1B:91:AC:7F:1B:91:AC:7F:1B:\
                            91:AC:7F:1B:91:AC:7F:1B:91:AC:7F:1B:91:AC:7F:1B";
 
-impl Server {
+impl Door {
     /// A new project with a service token.
     pub async fn project(&self, id: &str) -> Project {
         let body = json!({

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::Server;
-use super::server::answer;
+use super::Door;
+use super::answer;
 
 /// A data message with a text.
 pub fn message(token: &str, text: &str) -> Value {
@@ -39,7 +39,7 @@ pub fn syn_of(push: &Value) -> u64 {
     push["syn"].as_u64().expect("a syn")
 }
 
-impl Server {
+impl Door {
     /// Sends; `None` when the connection ended without an answer.
     pub async fn try_send(&self, body: &Value) -> Option<(u16, Value)> {
         let url = self.url("/v1/projects/demo/messages:send");
