@@ -153,6 +153,14 @@ impl HeraldNode {
         self.server.resume()
     }
 
+    /// Ends a pause; starts the node if it does not run. It may not be ready yet.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub async fn mend(&self) -> anyhow::Result<()> {
+        self.server.mend().await.map(drop)
+    }
+
     /// Address and port of the public listener.
     #[must_use]
     pub fn listen(&self) -> String {

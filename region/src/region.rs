@@ -1,6 +1,7 @@
 //! A whole region: both stores, and nodes over them.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
@@ -102,6 +103,25 @@ impl Region {
         let node = HeraldNode::start(&self.place, number, &self.herald, &stores).await?;
         self.nodes.push(node);
         self.nodes.last().context("a node was added")
+    }
+
+    /// Heals every link, ends every pause, starts whatever does not run, and waits until all is
+    /// well: so that a test finds the region as it should be, whatever the one before has left.
+    ///
+    /// # Errors
+    /// Something is not well within `limit`.
+    pub async fn mend(&self, limit: Duration) -> anyhow::Result<()> {
+        self.redis.mend().await?;
+        self.cql.mend().await?;
+        self.redis.until_well(limit).await?;
+        self.cql.until_up(limit).await?;
+        for node in &self.nodes {
+            node.mend().await?;
+        }
+        for node in &self.nodes {
+            node.until_ready(limit).await?;
+        }
+        Ok(())
     }
 
     /// Where nodes of this region keep pushes and tokens.

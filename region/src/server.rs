@@ -193,6 +193,19 @@ impl Server {
         Ok(())
     }
 
+    /// Ends a pause, if there is one; starts the process, if it does not run. Whether it was started.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub async fn mend(&self) -> anyhow::Result<bool> {
+        if self.is_running() {
+            self.resume()?;
+            return Ok(false);
+        }
+        self.start().await?;
+        Ok(true)
+    }
+
     fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         // As long as it is held, nobody waits for the child, so the id is still its own.
         let process = self.process();

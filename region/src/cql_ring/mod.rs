@@ -149,6 +149,18 @@ impl CqlRing {
         self.node(node)?.server.resume()
     }
 
+    /// Ends every pause and starts every node that does not run. They may not answer yet: see
+    /// [`CqlRing::until_up`].
+    ///
+    /// # Errors
+    /// A node cannot be started.
+    pub async fn mend(&self) -> anyhow::Result<()> {
+        for node in &self.nodes {
+            node.server.mend().await?;
+        }
+        Ok(())
+    }
+
     /// Waits until every node that runs answers for all that run (three at most), and all have the
     /// same schema.
     ///

@@ -14,9 +14,11 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// Calls the node at this address, on a connection of its own.
 pub(super) async fn call(node: SocketAddr, words: &[&str]) -> anyhow::Result<Value> {
-    let [name, arguments @ ..] = words else {
-        anyhow::bail!("no command");
-    };
+    call_in_turn(node, &[words]).await
+}
+
+/// Calls the node on one connection, again and again; the last answer.
+async fn call_in_turn(node: SocketAddr, commands: &[&[&str]]) -> anyhow::Result<Value> {
     let tcp = TcpSettings::default().set_nodelay(true);
     let info = format!("redis://{node}").into_connection_info()?;
     let limits = AsyncConnectionConfig::new()
@@ -25,9 +27,16 @@ pub(super) async fn call(node: SocketAddr, words: &[&str]) -> anyhow::Result<Val
     let mut connection = Client::open(info.set_tcp_settings(tcp))?
         .get_multiplexed_async_connection_with_config(&limits)
         .await?;
-    let mut command = redis::cmd(name);
-    let answer = command.arg(arguments).query_async(&mut connection).await;
-    answer.with_context(|| format!("{node}: {words:?}"))
+    let mut last = Value::Nil;
+    for words in commands {
+        let [name, arguments @ ..] = words else {
+            anyhow::bail!("no command");
+        };
+        let mut command = redis::cmd(name);
+        let answer = command.arg(arguments).query_async(&mut connection).await;
+        last = answer.with_context(|| format!("{node}: {words:?}"))?;
+    }
+    Ok(last)
 }
 
 /// As [`call`], for answers that are text.
@@ -44,6 +53,15 @@ impl RedisCluster {
     /// among them).
     pub async fn command(&self, node: usize, words: &[&str]) -> anyhow::Result<Value> {
         call(self.node(node)?.back(), words).await
+    }
+
+    /// Like [`RedisCluster::command`], for one that only reads: a replica answers it too, from what
+    /// has reached it.
+    ///
+    /// # Errors
+    /// As [`RedisCluster::command`].
+    pub async fn command_on_replica(&self, node: usize, words: &[&str]) -> anyhow::Result<Value> {
+        call_in_turn(self.node(node)?.back(), &[&["READONLY"], words]).await
     }
 
     /// A section of what a node says of itself (`INFO`): lines of `name:value`.

@@ -202,6 +202,22 @@ impl RedisCluster {
         self.cuts.send_modify(|cuts| cuts.clients = is_cut);
     }
 
+    /// Heals every link, ends every pause, and starts every node that does not run. They may not
+    /// have found together yet: see [`RedisCluster::until_well`].
+    ///
+    /// # Errors
+    /// A node does not start.
+    pub async fn mend(&self) -> anyhow::Result<()> {
+        self.heal_links();
+        self.cut_clients(false);
+        for node in &self.nodes {
+            if node.server.mend().await? {
+                node.until_up().await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until all nodes that run say the same: every slot has a primary, every replica that
     /// runs has its link up, and primaries may write. Returns the primaries.
     ///
