@@ -1,18 +1,22 @@
 //! The primaries of the Redis Cluster, each with a connection of its own that is not shared with
 //! the calls of pushes: for loading functions, looking at settings, and noticing failovers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bb8_redis::RedisConnectionManager;
 use bb8_redis::bb8::Pool;
+use futures_util::future::{join_all, select_ok};
 use redis::{ConnectionInfo, IntoConnectionInfo, RedisError};
 
 use super::records::Library;
 
 /// An administrative call takes no longer.
 const CALL_MAX: Duration = Duration::from_millis(1_500);
+
+/// A server that is only looked at answers within this time, or is taken for away.
+const LOOK_MAX: Duration = Duration::from_millis(600);
 
 type AdminPool = Pool<RedisConnectionManager>;
 
@@ -23,6 +27,8 @@ pub(super) type Concern = String;
 pub(super) struct Primaries {
     seeds: Vec<ConnectionInfo>,
     pools: Mutex<BTreeMap<String, AdminPool>>,
+    /// Who was the last to tell of the cluster's shape: the first to be asked the next time.
+    teller: Mutex<Option<String>>,
 }
 
 /// One line of `CLUSTER NODES`.
@@ -44,50 +50,43 @@ impl Primaries {
         Ok(Self {
             seeds: seeds.collect::<Result<_, _>>()?,
             pools: Mutex::default(),
+            teller: Mutex::default(),
         })
     }
 
-    /// Loads a library on every primary that does not have it.
+    /// Loads a library on every primary that answers and does not have it.
     ///
     /// # Errors
-    /// No primary is reached, or one of them refuses.
+    /// None of them took it.
     pub(super) async fn load(&self, library: &Library) -> Result<(), RedisError> {
-        for primary in self.addresses().await? {
-            let mut load = redis::cmd("FUNCTION");
-            load.arg("LOAD").arg(library.source());
-            match self.ask(&primary, &load).await {
-                Err(error) if error.to_string().contains("already exists") => {}
-                answer => {
-                    answer?;
-                }
-            }
-        }
-        Ok(())
+        let mut load = redis::cmd("FUNCTION");
+        load.arg("LOAD").arg(library.source());
+        let primaries = self.addresses().await?;
+        let loads =
+            primaries.iter().map(
+                async |primary| match self.ask(primary, &load, CALL_MAX).await {
+                    Err(error) if !error.to_string().contains("already exists") => Err(error),
+                    _ => Ok(()),
+                },
+            );
+        any_of(join_all(loads).await).map(drop)
     }
 
-    /// The replication ids of all primaries: another set after every failover and restart.
+    /// The replication ids of all primaries that answer: a new one after every failover and
+    /// restart. All are asked at once, so that one that is away hides none of the others.
     ///
     /// # Errors
     /// None of them answers.
     pub(super) async fn replication_ids(&self) -> Result<Vec<String>, RedisError> {
         let mut info = redis::cmd("INFO");
         info.arg("replication");
-        let mut ids = Vec::new();
-        let mut last = None;
-        for primary in self.addresses().await? {
-            match self.ask(&primary, &info).await {
-                Ok(text) => {
-                    let text = text_of(text);
-                    ids.extend(field(&text, "master_replid:").map(str::to_owned));
-                }
-                Err(error) => last = Some(error),
-            }
-        }
-        ids.sort_unstable();
-        match last {
-            Some(error) if ids.is_empty() => Err(error),
-            _ => Ok(ids),
-        }
+        let primaries = self.addresses().await?;
+        let asked = primaries.iter().map(async |primary| {
+            let text = text_of(self.ask(primary, &info, LOOK_MAX).await?);
+            Ok(field(&text, "master_replid:").map(str::to_owned))
+        });
+        let ids = any_of(join_all(asked).await)?;
+        Ok(ids.into_iter().flatten().collect())
     }
 
     /// What in the servers' settings endangers the promises.
@@ -104,7 +103,7 @@ impl Primaries {
                 .count();
             let mut get = redis::cmd("CONFIG");
             get.arg("GET").arg(WATCHED);
-            let settings = pairs(self.ask(&primary.address, &get).await?);
+            let settings = pairs(self.ask(&primary.address, &get, CALL_MAX).await?);
             let found = judge(replicas, &settings);
             concerns.extend(
                 found
@@ -138,7 +137,7 @@ impl Primaries {
     async fn ask_owner(&self, command: &redis::Cmd) -> Result<redis::Value, RedisError> {
         let mut last = RedisError::from((redis::ErrorKind::Client, "no primary owns this key"));
         for primary in self.addresses().await? {
-            match self.ask(&primary, command).await {
+            match self.ask(&primary, command, CALL_MAX).await {
                 Err(error) if error.code() == Some("MOVED") => last = error,
                 answer => return answer,
             }
@@ -154,23 +153,47 @@ impl Primaries {
         Ok(primaries.map(|member| member.address).collect())
     }
 
-    /// Asks any node that answers for the shape of the cluster.
+    /// Asks for the shape of the cluster: whoever told it the last time, and if he is silent now
+    /// all others at once, so that no dead server is waited for.
     async fn members(&self) -> Result<Vec<Member>, RedisError> {
-        let mut nodes = redis::cmd("CLUSTER");
-        nodes.arg("NODES");
-        let known: Vec<String> = self.pools().keys().cloned().collect();
-        let seeds = self.seeds.iter().map(|seed| seed.addr().to_string());
-        let mut last = RedisError::from((redis::ErrorKind::Client, "no node was named"));
-        for address in seeds.chain(known) {
-            match self.ask(&address, &nodes).await {
-                Ok(answer) => return Ok(members_of(&text_of(answer))),
-                Err(error) => last = error,
-            }
+        let teller = self.teller().clone();
+        if let Some(address) = &teller
+            && let Ok(members) = self.members_seen_by(address).await
+        {
+            return Ok(members);
         }
-        Err(last)
+        let known: BTreeSet<String> = self.pools().keys().cloned().collect();
+        let seeds = self.seeds.iter().map(|seed| seed.addr().to_string());
+        let others: BTreeSet<String> = seeds.chain(known).collect();
+        let others = others.into_iter().filter(|it| Some(it) != teller.as_ref());
+        let asked = others.map(|address| {
+            Box::pin(async move {
+                let members = self.members_seen_by(&address).await?;
+                Ok::<_, RedisError>((address, members))
+            })
+        });
+        let asked: Vec<_> = asked.collect();
+        if asked.is_empty() {
+            return Err(timed_out());
+        }
+        let ((address, members), _) = select_ok(asked).await?;
+        *self.teller() = Some(address);
+        Ok(members)
     }
 
-    async fn ask(&self, address: &str, command: &redis::Cmd) -> Result<redis::Value, RedisError> {
+    async fn members_seen_by(&self, address: &str) -> Result<Vec<Member>, RedisError> {
+        let mut nodes = redis::cmd("CLUSTER");
+        nodes.arg("NODES");
+        let answer = self.ask(address, &nodes, LOOK_MAX).await?;
+        Ok(members_of(&text_of(answer)))
+    }
+
+    async fn ask(
+        &self,
+        address: &str,
+        command: &redis::Cmd,
+        limit: Duration,
+    ) -> Result<redis::Value, RedisError> {
         let asked = async {
             let pool = self.pool(address).await?;
             let mut connection = pool.get().await.map_err(|error| match error {
@@ -179,7 +202,7 @@ impl Primaries {
             })?;
             command.query_async(&mut *connection).await
         };
-        tokio::time::timeout(CALL_MAX, asked)
+        tokio::time::timeout(limit, asked)
             .await
             .unwrap_or_else(|_| Err(timed_out()))
     }
@@ -192,6 +215,8 @@ impl Primaries {
         let pool = Pool::builder()
             .max_size(1)
             .connection_timeout(CALL_MAX)
+            // Whoever refuses is not asked again until the time is up.
+            .retry_connection(false)
             .build_unchecked(manager);
         self.pools().insert(address.to_owned(), pool.clone());
         Ok(pool)
@@ -206,8 +231,30 @@ impl Primaries {
         })
     }
 
+    fn teller(&self) -> std::sync::MutexGuard<'_, Option<String>> {
+        self.teller.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn pools(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, AdminPool>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The answers that came.
+///
+/// # Errors
+/// None came; one of the reasons.
+fn any_of<T>(answers: Vec<Result<T, RedisError>>) -> Result<Vec<T>, RedisError> {
+    let (mut came, mut last) = (Vec::new(), None);
+    for answer in answers {
+        match answer {
+            Ok(answer) => came.push(answer),
+            Err(error) => last = Some(error),
+        }
+    }
+    match last {
+        Some(error) if came.is_empty() => Err(error),
+        _ => Ok(came),
     }
 }
 
