@@ -58,6 +58,17 @@ pub struct Supersede {
 #[rtype(result = "Vec<(TokenId, Epoch)>")]
 pub struct ListHeld;
 
+/// Which of these tokens do sessions of this node hold, and by which claims?
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<(TokenId, Epoch)>")]
+pub struct ListHeldOf(pub Vec<TokenId>);
+
+/// A newer session of its device holds this token elsewhere: the one that holds it by this claim,
+/// or an older one, has to go.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct SupersedeHolder(pub TokenId, pub Epoch);
+
 /// Pushes of these tokens go to this session. Answered once that is so.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]

@@ -5,16 +5,18 @@
 //! its mailbox; a registry that is full makes a note for later, never a loss, because the push is
 //! in the store.
 
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use actix::prelude::*;
 
 use crate::actors::messages::{
-    Attach, Claim, Detach, EndToken, ListHeld, Notify, Route, RouteBehind, SessionEvent, Supersede,
+    Attach, Claim, Detach, EndToken, ListHeld, ListHeldOf, Notify, Route, RouteBehind,
+    SessionEvent, Supersede, SupersedeHolder,
 };
 use crate::actors::registry::SessionKey;
 use crate::actors::routing_table::RoutingTable;
-use crate::actors::{FastSet, Node};
+use crate::actors::{FastMap, Node};
 use crate::push::Delivery;
 use crate::token::TokenId;
 
@@ -31,8 +33,9 @@ const BEHIND_CHUNK: usize = 1_000;
 pub struct Router {
     node: Node,
     table: RoutingTable,
-    /// Tokens whose sessions are to look again after a slow writer's time is over.
-    held_back: FastSet<TokenId>,
+    /// Tokens whose sessions are to look again after a slow writer's time is over; true when
+    /// another push was held back since, perhaps by a later writer.
+    held_back: FastMap<TokenId, bool>,
     retrying: bool,
 }
 
@@ -43,7 +46,7 @@ impl Router {
         Self {
             node,
             table: RoutingTable::default(),
-            held_back: FastSet::default(),
+            held_back: FastMap::default(),
             retrying: false,
         }
     }
@@ -102,14 +105,25 @@ impl Router {
     fn mind_slow_writers(&mut self, deliveries: &[Delivery], context: &mut Context<Self>) {
         let held_back = |it: &&Delivery| it.syn_stored < it.push.syn;
         for token in deliveries.iter().filter(held_back).map(|it| it.address.id) {
-            if self.held_back.insert(token) {
-                context.run_later(SLOW_WRITER_MAX, move |router, context| {
-                    router.held_back.remove(&token);
-                    router.table.note_behind(token);
-                    router.retry_later(context);
-                });
+            match self.held_back.entry(token) {
+                Entry::Occupied(mut again) => *again.get_mut() = true,
+                Entry::Vacant(entry) => {
+                    entry.insert(false);
+                    self.look_again_later(token, context);
+                }
             }
         }
+    }
+
+    fn look_again_later(&self, token: TokenId, context: &mut Context<Self>) {
+        context.run_later(SLOW_WRITER_MAX, move |router, context| {
+            router.table.note_behind(token);
+            router.retry_later(context);
+            if let Some(true) = router.held_back.insert(token, false) {
+                return router.look_again_later(token, context);
+            }
+            router.held_back.remove(&token);
+        });
     }
 
     fn tell_behind(&mut self, context: &mut Context<Self>) {
@@ -168,6 +182,28 @@ impl Handler<ListHeld> for Router {
 
     fn handle(&mut self, _: ListHeld, _: &mut Self::Context) -> Self::Result {
         MessageResult(self.table.held())
+    }
+}
+
+impl Handler<ListHeldOf> for Router {
+    type Result = MessageResult<ListHeldOf>;
+
+    fn handle(&mut self, ListHeldOf(tokens): ListHeldOf, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.table.held_of(&tokens))
+    }
+}
+
+impl Handler<SupersedeHolder> for Router {
+    type Result = ();
+
+    fn handle(
+        &mut self,
+        SupersedeHolder(token, epoch): SupersedeHolder,
+        context: &mut Self::Context,
+    ) {
+        if let Some(replaced) = self.table.supersede_holder(token, epoch) {
+            self.notify(vec![(replaced, SessionEvent::Replaced)], context);
+        }
     }
 }
 

@@ -58,6 +58,14 @@ impl RoutingTable {
         }
     }
 
+    /// A newer session of the device holds this token elsewhere, which nobody could tell; returns
+    /// the session that has to go. Its goodbye will take its tokens off.
+    #[must_use]
+    pub fn supersede_holder(&self, token: TokenId, epoch: Epoch) -> Option<SessionKey> {
+        let holder = self.tokens.get(&token)?;
+        (holder.epoch <= epoch).then_some(holder.session)
+    }
+
     /// The session lets go of its device, unless a newer one holds it by now; returns its claim.
     pub fn release(&mut self, device: DeviceId, session: SessionKey) -> Option<Epoch> {
         match self.devices.entry(device) {
@@ -91,6 +99,16 @@ impl RoutingTable {
     pub fn held(&self) -> Vec<(TokenId, Epoch)> {
         let held = self.tokens.iter();
         held.map(|(token, holder)| (*token, holder.epoch)).collect()
+    }
+
+    /// Those of some tokens that are held, with the claim each is held by.
+    #[must_use]
+    pub fn held_of(&self, tokens: &[TokenId]) -> Vec<(TokenId, Epoch)> {
+        let held = tokens.iter().filter_map(|token| {
+            let holder = self.tokens.get(token)?;
+            Some((*token, holder.epoch))
+        });
+        held.collect()
     }
 
     /// The session that holds a token.
@@ -172,6 +190,17 @@ mod tests {
         assert_eq!(table.supersede(DEVICE, 4), None, "this one is newer");
         assert_eq!(table.supersede(DEVICE, 5), Some(key(2)));
         assert_eq!(table.supersede(DEVICE, 5), None);
+    }
+
+    #[test]
+    fn whoever_holds_a_token_by_an_older_claim_has_to_go_and_no_newer_one() {
+        let mut table = RoutingTable::default();
+        table.attach(TOKEN, key(2), 5);
+        assert_eq!(table.supersede_holder(TOKEN, 4), None, "this one is newer");
+        assert_eq!(table.supersede_holder(TOKEN, 5), Some(key(2)));
+        assert_eq!(table.held_of(&[TOKEN, TokenId([9; 16])]), [(TOKEN, 5)]);
+        assert_eq!(table.detach(TOKEN, key(2)), Some(5));
+        assert_eq!(table.supersede_holder(TOKEN, 5), None);
     }
 
     #[test]

@@ -92,8 +92,24 @@ pub enum Hint {
     Replaced(DeviceId, Epoch),
     /// The token has ended.
     Ended(TokenId),
+    /// Redis has forgotten who holds this token, or a slow writer's time is over: if you hold it,
+    /// say so again, and look into the store.
+    LookAfter(TokenId),
     /// Hints to this node were lost, or presence was: look after every token that you hold.
     Resync,
+}
+
+/// What became of saying again that a token is held here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Held {
+    /// It is.
+    Here,
+    /// A newer session of its device holds it, wherever that is.
+    ByNewer,
+    /// The token has ended.
+    Ended,
+    /// There is no answer: to be said again.
+    Unknown,
 }
 
 /// The other nodes.
@@ -105,12 +121,8 @@ pub trait Region: Send + Sync + 'static {
     fn release(&self, device: DeviceId, epoch: Epoch) -> BoxFuture<'_, ()>;
 
     /// Sessions of this node hold these tokens, each by a claim: says so again, in case it was
-    /// forgotten. Answers whether each token still lives, in order.
-    fn hold<'a>(
-        &'a self,
-        tokens: &'a [(TokenId, Epoch)],
-        now: Millis,
-    ) -> BoxFuture<'a, Result<Vec<bool>, StoreError>>;
+    /// forgotten. Answers for each token, in order.
+    fn hold<'a>(&'a self, tokens: &'a [(TokenId, Epoch)], now: Millis) -> BoxFuture<'a, Vec<Held>>;
 
     /// That session lets go of a token; changes nothing if a newer one holds it by now.
     fn let_go(&self, token: TokenId, epoch: Epoch) -> BoxFuture<'_, ()>;

@@ -1,14 +1,19 @@
 //! The node among the other nodes of its region: claims that count everywhere, what others tell,
 //! and what is done when something they told was lost.
 
-use std::sync::OnceLock;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::actors::Node;
-use crate::actors::messages::{EndToken, ListHeld, Route, RouteBehind, Supersede};
+use actix::Addr;
+
+use crate::actors::messages::{
+    EndToken, ListHeld, ListHeldOf, Route, RouteBehind, Supersede, SupersedeHolder,
+};
+use crate::actors::router::Router;
+use crate::actors::{FastSet, Node};
 use crate::push::Delivery;
-use crate::store::region::{Epoch, Hint, NodeId, Region};
+use crate::store::region::{Epoch, Held, Hint, NodeId, Region};
 use crate::token::{DeviceId, TokenId};
 
 /// Hints taken in at a time.
@@ -18,6 +23,9 @@ const HINTS_AT_ONCE: usize = 256;
 /// half a million take a minute and sends go on meanwhile.
 const LOOK_AFTER: usize = 500;
 const LOOK_AFTER_PAUSE: Duration = Duration::from_millis(50);
+
+/// Tokens that may wait to be looked after by name; with more of them, all are.
+const LOOK_AFTER_MAX: usize = 16_384;
 
 /// Pause before tokens are looked after again that the region had no answer for.
 const REGION_PAUSE: Duration = Duration::from_millis(500);
@@ -32,7 +40,8 @@ impl Node {
         let Some(mut hints) = region.listen() else {
             return;
         };
-        let (resync, mut resyncs) = tokio::sync::watch::channel(());
+        let (resync, resyncs) = tokio::sync::watch::channel(());
+        let (look_after, wanted) = tokio::sync::mpsc::channel(LOOK_AFTER_MAX);
         let node = self.clone();
         actix_rt::spawn(async move {
             let mut group = Vec::with_capacity(HINTS_AT_ONCE);
@@ -40,18 +49,17 @@ impl Node {
                 for hint in node.settled_hints(&mut group).await {
                     match hint {
                         Hint::Resync => drop(resync.send(())),
+                        Hint::LookAfter(token) => {
+                            if look_after.try_send(token).is_err() {
+                                let _ = resync.send(());
+                            }
+                        }
                         other => node.take_hint(other).await,
                     }
                 }
             }
         });
-        let node = self.clone();
-        actix_rt::spawn(async move {
-            // However many losses come while tokens are looked after, one more round is enough.
-            while resyncs.changed().await.is_ok() {
-                node.look_after_all(&*region).await;
-            }
-        });
+        actix_rt::spawn(self.clone().look_after(region, resyncs, wanted));
     }
 
     /// Hands settled pushes to their routers, a group each; returns the other hints.
@@ -91,7 +99,7 @@ impl Node {
                     let _ = worker.router.send(Supersede { device, epoch }).await;
                 }
             }
-            Hint::Settled(_) | Hint::Resync => {}
+            Hint::Settled(_) | Hint::LookAfter(_) | Hint::Resync => {}
         }
     }
 
@@ -101,33 +109,94 @@ impl Node {
         }
     }
 
-    /// Says again of every token held here that it is, and has its session look into the store.
-    async fn look_after_all(&self, region: &dyn Region) {
-        for worker in self.0.workers.iter().filter_map(OnceLock::get) {
-            let held = worker.router.send(ListHeld).await.unwrap_or_default();
-            for some in held.chunks(LOOK_AFTER) {
-                let live = self.hold(region, some).await;
-                let mut behind = Vec::with_capacity(some.len());
-                for ((token, _), lives) in some.iter().zip(live) {
-                    match lives {
-                        true => behind.push(*token),
-                        false => self.end_here(*token).await,
+    /// Looks after all tokens whenever something was lost, and after some whenever that is wanted;
+    /// again after those that the region had no answer for. However many losses come meanwhile,
+    /// one more round is enough.
+    async fn look_after(
+        self,
+        region: Arc<dyn Region>,
+        mut resyncs: tokio::sync::watch::Receiver<()>,
+        mut wanted: tokio::sync::mpsc::Receiver<TokenId>,
+    ) {
+        let mut unknown: FastSet<TokenId> = FastSet::default();
+        let mut tokens = Vec::new();
+        loop {
+            tokio::select! {
+                changed = resyncs.changed() => {
+                    if changed.is_err() {
+                        return;
                     }
+                    // All includes them.
+                    unknown = self.look_after_all(&*region).await;
                 }
-                let _ = worker.router.send(RouteBehind(behind)).await;
-                tokio::time::sleep(LOOK_AFTER_PAUSE).await;
+                count = wanted.recv_many(&mut tokens, LOOK_AFTER) => {
+                    if count == 0 {
+                        return;
+                    }
+                    unknown.extend(self.look_after_these(&*region, &mut tokens).await);
+                }
+                () = tokio::time::sleep(REGION_PAUSE), if !unknown.is_empty() => {
+                    tokens.extend(unknown.drain());
+                    unknown.extend(self.look_after_these(&*region, &mut tokens).await);
+                }
             }
         }
     }
 
-    /// Asks until the region has an answer: while Redis is away there is nothing to hear either.
-    async fn hold(&self, region: &dyn Region, tokens: &[(TokenId, Epoch)]) -> Vec<bool> {
-        loop {
-            match region.hold(tokens, self.0.clock.now()).await {
-                Ok(live) => return live,
-                Err(_) => tokio::time::sleep(REGION_PAUSE).await,
+    /// Says again of every token held here that it is, and has its session look into the store.
+    async fn look_after_all(&self, region: &dyn Region) -> FastSet<TokenId> {
+        let mut unknown = FastSet::default();
+        for worker in self.0.workers.iter().filter_map(OnceLock::get) {
+            let held = worker.router.send(ListHeld).await.unwrap_or_default();
+            unknown.extend(self.look_after_held(region, &worker.router, &held).await);
+        }
+        unknown
+    }
+
+    async fn look_after_these(
+        &self,
+        region: &dyn Region,
+        tokens: &mut Vec<TokenId>,
+    ) -> Vec<TokenId> {
+        let mut by_worker: Vec<Vec<TokenId>> = Vec::new();
+        by_worker.resize_with(self.workers(), Vec::new);
+        for token in tokens.drain(..) {
+            by_worker[self.worker_index(token.shard_hash())].push(token);
+        }
+        let mut unknown = Vec::new();
+        for (worker, tokens) in self.0.workers.iter().zip(by_worker) {
+            if let Some(worker) = worker.get().filter(|_| !tokens.is_empty()) {
+                let held = worker.router.send(ListHeldOf(tokens)).await;
+                let held = held.unwrap_or_default();
+                unknown.extend(self.look_after_held(region, &worker.router, &held).await);
             }
         }
+        unknown
+    }
+
+    /// The tokens that the region had no answer for.
+    async fn look_after_held(
+        &self,
+        region: &dyn Region,
+        router: &Addr<Router>,
+        held: &[(TokenId, Epoch)],
+    ) -> Vec<TokenId> {
+        let mut unknown = Vec::new();
+        for some in held.chunks(LOOK_AFTER) {
+            let now = self.0.clock.now();
+            let mut behind = Vec::with_capacity(some.len());
+            for ((token, epoch), outcome) in some.iter().zip(region.hold(some, now).await) {
+                match outcome {
+                    Held::Here => behind.push(*token),
+                    Held::ByNewer => drop(router.send(SupersedeHolder(*token, *epoch)).await),
+                    Held::Ended => drop(router.send(EndToken(*token)).await),
+                    Held::Unknown => unknown.push(*token),
+                }
+            }
+            let _ = router.send(RouteBehind(behind)).await;
+            tokio::time::sleep(LOOK_AFTER_PAUSE).await;
+        }
+        unknown
     }
 
     /// Claims a device in the whole region, and tells the node that held it before.

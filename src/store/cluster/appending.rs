@@ -19,6 +19,9 @@ use crate::store::{Appended, Audience, StoreError};
 /// Pause before a call is made again.
 const RETRY_PAUSE: Duration = Duration::from_millis(15);
 
+/// A settle that has begun may take this much longer than everything before it.
+const SETTLE_GRACE: Duration = Duration::from_millis(150);
+
 /// How one try to settle ended.
 enum Settled {
     /// The push is in.
@@ -41,10 +44,16 @@ impl Backends {
         let mut may_be_applied = false;
         loop {
             let nonce = format!("{:016x}", rand::random::<u64>());
-            let syn = match self.number(push, &nonce, deadline).await {
-                Ok(Some(syn)) => syn,
-                Ok(None) => return Ok(Appended::Unregistered),
-                Err(error) => return Err(doubted(error, may_be_applied)),
+            let numbered = self.number(push, &nonce, deadline);
+            let syn = match tokio::time::timeout_at(deadline.into(), numbered).await {
+                Ok(Ok(Some(syn))) => syn,
+                Ok(Ok(None)) => return Ok(Appended::Unregistered),
+                Ok(Err(error)) => return Err(doubted(error, may_be_applied)),
+                // The number passes at its own deadline, if it was given.
+                Err(_) => {
+                    let error = StoreError::Unavailable("redis does not answer");
+                    return Err(doubted(error, may_be_applied));
+                }
             };
             self.write(push, syn, &nonce, deadline)
                 .await
@@ -62,7 +71,7 @@ impl Backends {
 
     /// The push's number, or `None` when its token has ended.
     async fn number(
-        &self,
+        self: &Arc<Self>,
         push: &NewPush,
         nonce: &str,
         deadline: Instant,
@@ -75,7 +84,7 @@ impl Backends {
             };
             let now = push.accepted_at;
             match self
-                .step(&push.address, Beginning::Allowed, now, call)
+                .step(&push.address, Beginning::Allowed, now, deadline, call)
                 .await?
             {
                 Step::Dead | Step::NotBegun => return Ok(None),
@@ -122,7 +131,7 @@ impl Backends {
 
     /// Settles; a call whose answer was lost is made again, until the deadline.
     async fn settle(
-        &self,
+        self: &Arc<Self>,
         push: &NewPush,
         syn: Syn,
         nonce: &str,
@@ -141,19 +150,18 @@ impl Backends {
         };
         loop {
             let now = push.accepted_at;
-            match self
-                .step(&push.address, Beginning::NotHere, now, call)
-                .await
-            {
-                Ok(Step::Dead | Step::NotBegun) => return Ok(Settled::Dead),
-                Ok(Step::Taken(reply)) if reply.status == Status::Done => {
+            let step = self.step(&push.address, Beginning::NotHere, now, deadline, call);
+            let step = tokio::time::timeout_at((deadline + SETTLE_GRACE).into(), step);
+            match step.await {
+                Ok(Ok(Step::Dead | Step::NotBegun)) => return Ok(Settled::Dead),
+                Ok(Ok(Step::Taken(reply))) if reply.status == Status::Done => {
                     return Ok(Settled::In(self.count_in(push, syn, &reply)));
                 }
-                Ok(Step::Taken(_)) => return Ok(Settled::Gone),
-                Err(_) if Instant::now() + RETRY_PAUSE < deadline => {
+                Ok(Ok(Step::Taken(_))) => return Ok(Settled::Gone),
+                Ok(Err(_)) if Instant::now() + RETRY_PAUSE < deadline => {
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
-                Err(_) => return Err(StoreError::OutcomeUnknown("redis does not answer")),
+                _ => return Err(StoreError::OutcomeUnknown("redis does not answer")),
             }
         }
     }
@@ -186,7 +194,7 @@ impl Backends {
 
     fn audience(&self, reply: &Reply) -> Audience {
         match NodeId::from_text(reply.word(0)) {
-            Some(node) if node != self.node && self.health.lives(node) => {
+            Some(node) if node != self.node && self.health.may_live(node) => {
                 Audience::Elsewhere(Holder {
                     node,
                     epoch: reply.number(7),

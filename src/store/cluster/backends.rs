@@ -4,24 +4,29 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dashmap::DashSet;
+use tokio::sync::mpsc;
+
 use super::cleanup::Cleanup;
 use super::cql::Cql;
 use super::healing::Mended;
 use super::health::Health;
+use super::hints::Notice;
 use super::primaries::Primaries;
 use super::push_rows::PushRows;
 use super::records::{Call, Records};
 use super::reply::{Reply, Status};
 use super::token_rows::TokenRows;
+use super::turns::Menders;
 use crate::clock::Millis;
 use crate::store::counters::PushCounters;
 use crate::store::lifetimes::{ended_if_heard_by, token_ends_at};
 use crate::store::region::NodeId;
 use crate::store::{StoreError, StoreLimits};
-use crate::token::TokenAddress;
+use crate::token::{TokenAddress, TokenId};
 
 /// A record is mended at most so often for one step: each time, another failover came between.
-const MENDS_MAX: usize = 5;
+pub(super) const MENDS_MAX: usize = 5;
 
 /// Rows of tokens stay this much longer than their tokens, so that it is always `contact_at` that
 /// says whether a token has ended.
@@ -62,6 +67,12 @@ pub(super) struct Backends {
     pub(super) health: Arc<Health>,
     pub(super) limits: StoreLimits,
     pub(super) counters: Arc<PushCounters>,
+    /// What nodes are to be told.
+    pub(super) notices: mpsc::Sender<Notice>,
+    /// Tokens whose sessions look again when a slow writer's time is over.
+    pub(super) held_back: Arc<DashSet<TokenId, ahash::RandomState>>,
+    /// Who mends a record.
+    pub(super) menders: Menders,
 }
 
 impl Backends {
@@ -70,10 +81,11 @@ impl Backends {
     /// # Errors
     /// One of the backends does not answer.
     pub(super) async fn step(
-        &self,
+        self: &Arc<Self>,
         address: &TokenAddress,
         beginning: Beginning,
         now: Millis,
+        deadline: Instant,
         call: impl Fn() -> Call,
     ) -> Result<Step, StoreError> {
         for mends in 0..MENDS_MAX {
@@ -81,10 +93,10 @@ impl Backends {
             self.cleanup.rows(address.id, &reply.freed);
             match reply.status {
                 Status::Suspect | Status::Missing => {
-                    match self
-                        .mend(address, &reply, beginning, mends == 0, now)
-                        .await?
-                    {
+                    let is_first_try = mends == 0;
+                    let mended =
+                        self.mend_by(deadline, address, reply, beginning, is_first_try, now);
+                    match mended.await? {
                         Mended::Again => {}
                         Mended::Dead => return Ok(Step::Dead),
                         Mended::NotBegun => return Ok(Step::NotBegun),
@@ -97,6 +109,33 @@ impl Backends {
             }
         }
         Err(StoreError::Unavailable("redis changes its mind too often"))
+    }
+
+    /// Mends in a task of its own: a record with many rows may take longer than whoever found it
+    /// may wait, and is mended all the same. Of those who find it at once one does it.
+    async fn mend_by(
+        self: &Arc<Self>,
+        deadline: Instant,
+        address: &TokenAddress,
+        refusal: Reply,
+        beginning: Beginning,
+        is_first_try: bool,
+        now: Millis,
+    ) -> Result<Mended, StoreError> {
+        let (backends, address) = (Arc::clone(self), *address);
+        let mending = tokio::spawn(async move {
+            let Some(_turn) = backends.menders.enter(address.id).await else {
+                return Ok(Mended::Again);
+            };
+            backends
+                .mend(&address, &refusal, beginning, is_first_try, now)
+                .await
+        });
+        match tokio::time::timeout_at(deadline.into(), mending).await {
+            Ok(Ok(mended)) => mended,
+            Ok(Err(_)) => Err(StoreError::Unavailable("a record could not be mended")),
+            Err(_) => Err(StoreError::Unavailable("a record is being mended")),
+        }
     }
 
     /// A record whose last contact is not after this belongs to a token that has ended.

@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use super::ClusterStore;
 use super::backends::Backends;
 use super::cleanup::Cleanup;
 use super::cql::Cql;
 use super::deliberate::Deliberate;
 use super::health::Health;
-use super::hints::Hints;
+use super::hints::{Hints, NOTICES_MAX};
 use super::options::{Backend, ClusterOptions};
 use super::primaries::Primaries;
 use super::push_rows::PushRows;
 use super::records::Records;
 use super::schema::{self, Found, SchemaError};
 use super::token_rows::TokenRows;
-use super::turns::Turns;
+use super::turns::{Menders, Turns};
+use super::{ClusterStore, Threads};
 use crate::store::lifetimes::token_ends_at;
 use crate::store::region::NodeId;
 
@@ -67,28 +67,24 @@ impl ClusterStore {
             .enable_all()
             .build()
             .map_err(|error| ConnectError::Refused(error.to_string()))?;
-        let connected = runtime.spawn(connect(options)).await;
-        match connected {
-            Ok(Ok(mut store)) => {
-                store.runtime = Some(runtime);
-                Ok(store)
-            }
-            Ok(Err(error)) => {
-                runtime.shutdown_background();
-                Err(error)
-            }
-            Err(error) => {
-                runtime.shutdown_background();
-                Err(ConnectError::Refused(error.to_string()))
-            }
-        }
+        let threads = Threads(Some(runtime));
+        let Some(connecting) = threads.spawn(connect(options)) else {
+            return Err(ConnectError::Refused("there are no threads".to_owned()));
+        };
+        let mut store = connecting
+            .await
+            .map_err(|error| ConnectError::Refused(error.to_string()))??;
+        store.runtime = Some(threads);
+        Ok(store)
     }
 }
 
 async fn connect(options: ClusterOptions) -> Result<ClusterStore, ConnectError> {
     let redis_fault = |error: redis::RedisError| match error.kind() {
-        redis::ErrorKind::InvalidClientConfig | redis::ErrorKind::AuthenticationFailed => {
-            ConnectError::Refused(format!("redis: {error}"))
+        redis::ErrorKind::InvalidClientConfig => ConnectError::Refused(format!("redis: {error}")),
+        // The cluster's client wraps what the first server said.
+        _ if error.to_string().contains("AuthenticationFailed") => {
+            ConnectError::Refused("redis: it does not take these credentials".to_owned())
         }
         _ if error.to_string().contains("cluster support disabled") => ConnectError::Refused(
             "redis: the server is no cluster (cluster-enabled is off)".to_owned(),
@@ -106,7 +102,8 @@ async fn connect(options: ClusterOptions) -> Result<ClusterStore, ConnectError> 
     let tokens = Arc::new(TokenRows::prepare(&cql).await.map_err(prepare_fault)?);
     let deliberate = Deliberate::prepare(&cql).await.map_err(prepare_fault)?;
     let health = Arc::new(Health::new());
-    health.watch(Arc::clone(&primaries), Arc::clone(&cql));
+    let watched = health.watch(Arc::clone(&primaries), Arc::clone(&cql));
+    watched.await.map_err(prepare_fault)?;
     let life_ms = token_ends_at(0, options.limits.token_ttl_ms);
     let cleanup = Cleanup::start(
         Arc::clone(&cql),
@@ -114,6 +111,7 @@ async fn connect(options: ClusterOptions) -> Result<ClusterStore, ConnectError> 
         Arc::clone(&tokens),
         life_ms,
     );
+    let (notices, told) = tokio::sync::mpsc::channel(NOTICES_MAX);
     let backends = Arc::new(Backends {
         node: NodeId::generate(),
         records,
@@ -125,10 +123,13 @@ async fn connect(options: ClusterOptions) -> Result<ClusterStore, ConnectError> 
         health,
         limits: options.limits,
         counters: options.counters,
+        notices,
+        held_back: Arc::default(),
+        menders: Menders::default(),
     });
     backends.keep_lease();
     Ok(ClusterStore {
-        hints: Hints::start(&backends, &options.redis, &options.key_prefix),
+        hints: Hints::start(&backends, told, &options.redis, &options.key_prefix),
         backends,
         deliberate: Arc::new(deliberate),
         observer: options.observer,

@@ -306,7 +306,8 @@ local function void(keys, args)
 end
 
 -- contact R min_syn now ends_before stale_before epoch node: a reader shows up, or acknowledges.
--- An epoch says that a session of that node holds the token from now on.
+-- An epoch says that a session of that node holds the token from now on, unless the answer has a
+-- higher one: then a newer session holds it.
 local function contact(keys, args)
   local record = read(keys[1])
   local refused = refusal(record, tonumber(args[3]))
@@ -330,7 +331,14 @@ local function contact(keys, args)
   if record.c <= tonumber(args[4]) then
     is_stale = 1
   end
-  local numbers = {record.stored, record.a, dropped_and_not_passed(record), is_stale, expired, acked}
+  -- Settled, but not to be shown before an older number is: its writer may have died.
+  local is_held_back = 0
+  if record.stored < record.s
+    and redis.call('ZCOUNT', record.key .. ':l', '(' .. text(record.stored), '+inf') > 0 then
+    is_held_back = 1
+  end
+  local numbers = {record.stored, record.a, dropped_and_not_passed(record), is_stale, expired, acked,
+    math.max(epoch, record.o), is_held_back}
   return {'ok', numbers, freed, {}}
 end
 

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use super::backends::{Backends, Beginning};
+use super::hints::Notice;
 use super::push_rows::Head;
 use super::records::Function;
 use super::reply::{Reply, Status};
@@ -17,6 +18,7 @@ use crate::clock::Millis;
 use crate::push::Syn;
 use crate::store::StoreError;
 use crate::store::lifetimes::may_make_first_contact;
+use crate::store::region::Hint;
 use crate::token::{TokenAddress, TokenId};
 
 /// Rows read, and told to Redis, at a time.
@@ -176,6 +178,12 @@ impl Backends {
             .arg(row.contact_at.max(told.contact_at));
         let reply = self.records.run(heal.arg(life_ms)).await?;
         tracing::info!(?token, rows = heads.len(), base, "a record was healed");
+        if told.is_missing {
+            // Who holds the token is forgotten with the record: whoever it is says so again.
+            let _ = self
+                .notices
+                .try_send(Notice::ForAll(Hint::LookAfter(token)));
+        }
         Ok(match reply.status {
             Status::Dead => Mended::Dead,
             _ => Mended::Again,

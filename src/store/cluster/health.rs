@@ -1,11 +1,13 @@
 //! Whether the backends answer, which nodes live, and whether Redis has lost something: looked at
 //! twice a second, so that a send to a backend that is away is refused at once.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use scylla::errors::PrepareError;
+use scylla::statement::prepared::PreparedStatement;
 use tokio::sync::watch;
 
 use super::cql::Cql;
@@ -20,11 +22,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A backend that has not answered by then is away.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
+/// A node whose lease has not been seen for so long, though it was before, is not told anything
+/// any more. Longer than a failover of the list of leases, in which everybody's lease runs out.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
+
+/// Nodes that are remembered, living or not, before those are forgotten that are gone.
+const REMEMBERED_MAX: usize = 1_024;
+
 /// What is known of the region.
 pub(super) struct Health {
     redis: AtomicBool,
     scylla: AtomicBool,
-    nodes: RwLock<HashSet<NodeId>>,
+    /// How many nodes have a lease, by the last answer.
+    living: AtomicUsize,
+    /// When the lease of each node was last seen.
+    seen: RwLock<HashMap<NodeId, Instant>>,
     /// Counts failovers and restarts of primaries, as far as they were noticed.
     upheavals: watch::Sender<u64>,
 }
@@ -34,7 +46,8 @@ impl Health {
         Self {
             redis: AtomicBool::new(true),
             scylla: AtomicBool::new(true),
-            nodes: RwLock::default(),
+            living: AtomicUsize::new(1),
+            seen: RwLock::default(),
             upheavals: watch::channel(0).0,
         }
     }
@@ -65,21 +78,35 @@ impl Health {
         Ok(())
     }
 
-    /// Takes in who lives.
-    pub(super) fn note_nodes(&self, nodes: HashSet<NodeId>) {
-        *self.nodes.write().unwrap_or_else(PoisonError::into_inner) = nodes;
+    /// Takes in who has a lease.
+    pub(super) fn note_nodes(&self, nodes: &[NodeId]) {
+        self.living.store(nodes.len(), Ordering::Relaxed);
+        let now = Instant::now();
+        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
+        seen.extend(nodes.iter().map(|node| (*node, now)));
+        if seen.len() > REMEMBERED_MAX {
+            seen.retain(|_, at| at.elapsed() < FORGOTTEN_AFTER);
+        }
     }
 
-    /// Whether a node has a lease.
-    pub(super) fn lives(&self, node: NodeId) -> bool {
-        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
-        nodes.contains(&node)
+    /// Whether a node may live. One that was never heard of may just have begun; a word to one
+    /// that is gone costs little, but one that is not told misses pushes without noticing.
+    pub(super) fn may_live(&self, node: NodeId) -> bool {
+        let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
+        seen.get(&node)
+            .is_none_or(|at| at.elapsed() < FORGOTTEN_AFTER)
+    }
+
+    /// The nodes that may live, as far as they are known.
+    pub(super) fn known_nodes(&self) -> Vec<NodeId> {
+        let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
+        let living = seen.iter().filter(|(_, at)| at.elapsed() < FORGOTTEN_AFTER);
+        living.map(|(node, _)| *node).collect()
     }
 
     /// How many nodes have a lease; at least this one.
     pub(super) fn nodes(&self) -> usize {
-        let nodes = self.nodes.read().unwrap_or_else(PoisonError::into_inner);
-        nodes.len().max(1)
+        self.living.load(Ordering::Relaxed).max(1)
     }
 
     /// Changes whenever a primary has become another one.
@@ -88,28 +115,35 @@ impl Health {
     }
 
     /// Looks at the backends for as long as anybody holds this.
-    pub(super) fn watch(self: &Arc<Self>, primaries: Arc<Primaries>, cql: Arc<Cql>) {
+    ///
+    /// # Errors
+    /// Scylla does not know what it is to be asked.
+    pub(super) async fn watch(
+        self: &Arc<Self>,
+        primaries: Arc<Primaries>,
+        cql: Arc<Cql>,
+    ) -> Result<(), PrepareError> {
+        let question = cql.read("SELECT key FROM system.local").await?;
         let health = Arc::downgrade(self);
         tokio::spawn(async move {
-            let mut known = None;
+            let mut known = HashSet::new();
             while let Some(health) = health.upgrade() {
                 let (ids, scylla) = tokio::join!(
                     within(primaries.replication_ids()),
-                    within(ask_scylla(&cql))
+                    within(ask_scylla(&cql, &question))
                 );
                 health.note(Backend::Scylla, scylla.is_some());
                 health.note(Backend::Redis, ids.is_some());
-                if let Some(ids) = ids {
-                    if known.as_ref().is_some_and(|known| *known != ids) {
-                        tracing::info!("a primary of redis has become another one");
-                        health.upheavals.send_modify(|count| *count += 1);
-                    }
-                    known = Some(ids);
+                // One that does not answer for a while and is the same afterwards has lost nothing.
+                if is_another(&mut known, ids.unwrap_or_default()) {
+                    tracing::info!("a primary of redis has become another one");
+                    health.upheavals.send_modify(|count| *count += 1);
                 }
                 drop(health);
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         });
+        Ok(())
     }
 
     fn note(&self, backend: Backend, is_up: bool) {
@@ -122,11 +156,53 @@ impl Health {
     }
 }
 
+/// Takes in the ids of primaries; whether one of them is new, the very first ones apart.
+fn is_another(known: &mut HashSet<String>, ids: Vec<String>) -> bool {
+    let is_first_look = known.is_empty();
+    let mut is_new = false;
+    for id in ids {
+        is_new |= known.insert(id);
+    }
+    is_new && !is_first_look
+}
+
 async fn within<T, E>(asked: impl Future<Output = Result<T, E>>) -> Option<T> {
     tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()
 }
 
-async fn ask_scylla(cql: &Cql) -> Result<(), scylla::errors::ExecutionError> {
-    let select = "SELECT key FROM system.local";
-    cql.session.query_unpaged(select, ()).await.map(drop)
+/// Asks any node, and a second one when the first is silent or gone.
+async fn ask_scylla(
+    cql: &Cql,
+    question: &PreparedStatement,
+) -> Result<(), scylla::errors::ExecutionError> {
+    cql.session.execute_unpaged(question, ()).await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_primary_that_was_never_seen_is_another_one() {
+        let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+        let mut known = HashSet::new();
+        assert!(!is_another(&mut known, ids(&[])));
+        assert!(!is_another(&mut known, ids(&["a", "b", "c"])));
+        assert!(!is_another(&mut known, ids(&["a", "c"])), "b is silent");
+        assert!(!is_another(&mut known, ids(&[])));
+        assert!(!is_another(&mut known, ids(&["a", "b", "c"])));
+        assert!(is_another(&mut known, ids(&["a", "d", "c"])));
+        assert!(!is_another(&mut known, ids(&["d"])));
+    }
+
+    #[test]
+    fn a_node_nobody_has_heard_of_may_live() {
+        let health = Health::new();
+        let (one, other) = (NodeId::generate(), NodeId::generate());
+        health.note_nodes(&[one]);
+        assert!(health.may_live(one) && health.may_live(other));
+        assert_eq!((health.known_nodes(), health.nodes()), (vec![one], 1));
+        health.note_nodes(&[]);
+        assert!(health.may_live(one), "its lease may only have been lost");
+    }
 }

@@ -14,6 +14,7 @@ use redis::{PushInfo, PushKind, Value};
 use tokio::sync::mpsc;
 
 use super::backends::Backends;
+use super::health::Health;
 use super::letters::{Letter, Word, hint_of};
 use super::records::client;
 use crate::store::region::{Hint, NodeId};
@@ -36,6 +37,23 @@ const DEAF_AFTER: Duration = Duration::from_millis(3_500);
 /// A node that was told nothing for so long is not told the number any more.
 const TELL_FOR: Duration = Duration::from_secs(60);
 
+/// Notices that may wait; what comes beyond them costs latency.
+pub(super) const NOTICES_MAX: usize = 65_536;
+
+/// The count of what a node was told is kept for so long after the last word.
+const COUNT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What came to light at the backends and others must know.
+#[derive(Debug)]
+pub(super) enum Notice {
+    /// For this node's own sessions.
+    ForUs(Hint),
+    /// For whoever it concerns: nobody here knows who that is.
+    ForAll(Hint),
+    /// For one node.
+    For(NodeId, Hint),
+}
+
 /// What this node has told others.
 struct Told {
     number: u64,
@@ -52,7 +70,12 @@ pub(super) struct Hints {
 
 impl Hints {
     /// Subscribes to this node's channel and begins to tell, on this runtime.
-    pub(super) fn start(backends: &Arc<Backends>, urls: &[String], key_prefix: &str) -> Arc<Self> {
+    pub(super) fn start(
+        backends: &Arc<Backends>,
+        notices: mpsc::Receiver<Notice>,
+        urls: &[String],
+        key_prefix: &str,
+    ) -> Arc<Self> {
         let (letters, outbox) = mpsc::channel(TOLD_MAX);
         let (hints, heard) = mpsc::channel(HINTS_MAX);
         let this = Arc::new(Self {
@@ -73,7 +96,9 @@ impl Hints {
             }),
         };
         tokio::spawn(ear.listen(Arc::downgrade(&this)));
-        tokio::spawn(follow_upheavals(backends.health.upheavals(), hints));
+        tokio::spawn(follow_upheavals(backends.health.upheavals(), hints.clone()));
+        let health = Arc::clone(&backends.health);
+        tokio::spawn(pass_on(Arc::downgrade(&this), health, notices, hints));
         this
     }
 
@@ -116,8 +141,14 @@ impl Hints {
     /// The nodes that are told the number: this one, and whoever was told something lately.
     fn beat_to(&self) -> Vec<NodeId> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.retain(|_, told| told.last.elapsed() < TELL_FOR);
-        let others = told.keys().copied().filter(|node| *node != self.node);
+        // The count stays when the telling ends: one that began anew would hide what is lost then.
+        told.retain(|_, told| told.last.elapsed() < COUNT_FOR);
+        let lately = told
+            .iter()
+            .filter(|(_, told)| told.last.elapsed() < TELL_FOR);
+        let others = lately
+            .map(|(node, _)| *node)
+            .filter(|node| *node != self.node);
         others.chain([self.node]).collect()
     }
 }
@@ -158,6 +189,39 @@ async fn beat(hints: std::sync::Weak<Hints>) {
     }
 }
 
+/// Gives notices to those whom they concern.
+async fn pass_on(
+    this: std::sync::Weak<Hints>,
+    health: Arc<Health>,
+    mut notices: mpsc::Receiver<Notice>,
+    hints: mpsc::Sender<Hint>,
+) {
+    while let Some(notice) = notices.recv().await {
+        let Some(this) = this.upgrade() else {
+            return;
+        };
+        let hint = match notice {
+            Notice::ForUs(hint) => hint,
+            Notice::For(node, hint) if node != this.node => {
+                this.tell(node, hint);
+                continue;
+            }
+            Notice::For(_, hint) => hint,
+            Notice::ForAll(hint) => {
+                let others = health.known_nodes();
+                for node in others.into_iter().filter(|node| *node != this.node) {
+                    this.tell(node, hint.clone());
+                }
+                hint
+            }
+        };
+        drop(this);
+        if hints.send(hint).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// A primary that has become another one may have forgotten who holds what.
 async fn follow_upheavals(
     mut upheavals: tokio::sync::watch::Receiver<u64>,
@@ -192,13 +256,14 @@ impl Inbox {
             self.own_beat_at = Instant::now();
             return false;
         }
-        let expected = self.last.get(&from).map(|last| match is_beat {
-            true => *last,
+        // A sender counts from one; a number below the last says that it has begun anew.
+        let last = self.last.insert(from, number).unwrap_or_default();
+        let last = if last > number { 0 } else { last };
+        let expected = match is_beat {
+            true => last,
             false => last + 1,
-        });
-        self.last.insert(from, number);
-        // The first letter of a sender that this subscription hears says where to count from.
-        expected.is_some_and(|expected| number > expected)
+        };
+        number > expected
     }
 }
 
@@ -258,7 +323,10 @@ impl Ear {
             if subscription.is_none() || deaf_for > DEAF_AFTER {
                 subscription = self.subscribe().await;
                 self.mail.inbox().own_beat_at = Instant::now();
-                self.mail.has_lost.store(true, Ordering::Relaxed);
+                // Whoever looks after tokens while still deaf has to do it again.
+                if subscription.is_some() {
+                    self.mail.has_lost.store(true, Ordering::Relaxed);
+                }
             }
             if self.mail.has_lost.swap(false, Ordering::Relaxed)
                 && self.mail.hints.send(Hint::Resync).await.is_err()
@@ -303,16 +371,18 @@ mod tests {
     fn a_missing_letter_is_noticed_by_the_next_one_or_by_a_beat() {
         let (me, other) = (NodeId::generate(), NodeId::generate());
         let mut inbox = Inbox::new(me);
-        assert!(
-            !inbox.note(other, 4, false),
-            "the first one begins the count"
-        );
+        assert!(!inbox.note(other, 1, false));
+        assert!(inbox.note(other, 4, false), "2 and 3 are missing");
         assert!(!inbox.note(other, 5, false));
         assert!(!inbox.note(other, 5, true));
         assert!(inbox.note(other, 7, false), "6 is missing");
         assert!(!inbox.note(other, 7, true));
         assert!(inbox.note(other, 8, true), "8 was told and has not come");
         assert!(!inbox.note(other, 9, false));
+        assert!(!inbox.note(other, 1, false), "it has begun anew");
+        assert!(inbox.note(other, 2, true));
+        let third = NodeId::generate();
+        assert!(inbox.note(third, 1, true), "its first word has not come");
         assert!(
             !inbox.note(me, 99, false),
             "own letters only show that one hears"

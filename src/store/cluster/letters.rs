@@ -33,6 +33,9 @@ pub(super) enum Word {
     Ended {
         token: [u8; 16],
     },
+    LookAfter {
+        token: [u8; 16],
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -63,6 +66,7 @@ impl Word {
                 epoch,
             },
             Hint::Ended(token) => Self::Ended { token: token.0 },
+            Hint::LookAfter(token) => Self::LookAfter { token: token.0 },
             Hint::Resync => return None,
         })
     }
@@ -99,6 +103,7 @@ pub(super) fn hint_of(word: Word) -> Option<Hint> {
         Word::Behind { token } => Hint::Behind(TokenId(token)),
         Word::Replaced { device, epoch } => Hint::Replaced(DeviceId(device), epoch),
         Word::Ended { token } => Hint::Ended(TokenId(token)),
+        Word::LookAfter { token } => Hint::LookAfter(TokenId(token)),
     })
 }
 

@@ -37,6 +37,7 @@ use dashmap::DashSet;
 use futures_util::future::{BoxFuture, ready};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 pub use self::connecting::ConnectError;
 pub use self::options::{Backend, ClusterOptions};
@@ -48,7 +49,7 @@ use self::deliberate::Deliberate;
 use self::hints::Hints;
 use self::turns::Turns;
 use super::counters::CommitObserver;
-use super::region::{Claimed, Epoch, Hint, NodeId, Region};
+use super::region::{Claimed, Epoch, Held, Hint, NodeId, Region};
 use super::{
     Appended, Claim, Contact, Page, PageLimit, Saved, Settled, SettledSink, Store, StoreError,
     Totals,
@@ -71,7 +72,28 @@ pub struct ClusterStore {
     ended: Arc<DashSet<ProjectHash, ahash::RandomState>>,
     running: Arc<AtomicU64>,
     turns: Arc<Turns>,
-    runtime: Option<Runtime>,
+    runtime: Option<Threads>,
+}
+
+/// The threads that speak with the backends. Their owner may be dropped on an asynchronous thread,
+/// which must not wait for them: also when it gives up connecting.
+struct Threads(Option<Runtime>);
+
+impl Threads {
+    fn spawn<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Option<JoinHandle<T>> {
+        self.0.as_ref().map(|runtime| runtime.spawn(task))
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl ClusterStore {
@@ -122,14 +144,6 @@ impl ClusterStore {
             });
         }
         Ok(())
-    }
-}
-
-impl Drop for ClusterStore {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 
@@ -317,11 +331,7 @@ impl Region for ClusterStore {
         Box::pin(self.backends.release_device(device, epoch))
     }
 
-    fn hold<'a>(
-        &'a self,
-        tokens: &'a [(TokenId, Epoch)],
-        now: Millis,
-    ) -> BoxFuture<'a, Result<Vec<bool>, StoreError>> {
+    fn hold<'a>(&'a self, tokens: &'a [(TokenId, Epoch)], now: Millis) -> BoxFuture<'a, Vec<Held>> {
         Box::pin(self.backends.hold(tokens, now))
     }
 
@@ -330,7 +340,7 @@ impl Region for ClusterStore {
     }
 
     fn tell(&self, node: NodeId, hint: Hint) {
-        if self.backends.health.lives(node) {
+        if self.backends.health.may_live(node) {
             self.hints.tell(node, hint);
         }
     }

@@ -1,18 +1,18 @@
 //! Who holds what in the region: leases of nodes, claims of devices, holders of tokens.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 
-use super::backends::Backends;
+use super::backends::{Backends, MENDS_MAX};
 use super::healing::Mended;
+use super::hints::Notice;
 use super::records::Function;
 use super::reply::{Reply, Status};
 use crate::clock::Millis;
 use crate::store::StoreError;
-use crate::store::region::{Claimed, Epoch, Holder, NodeId};
+use crate::store::region::{Claimed, Epoch, Held, Hint, Holder, NodeId};
 use crate::token::{DeviceId, TokenId};
 
 /// A node that has not renewed its lease for so long is taken for dead.
@@ -20,6 +20,9 @@ const LEASE_MS: u64 = 6_000;
 
 /// How often a lease is renewed: two losses in a row are survived.
 const RENEW_EVERY: Duration = Duration::from_secs(2);
+
+/// A writer that has not settled its number by then never will.
+const SLOW_WRITER_MAX: Duration = Duration::from_millis(4_200);
 
 /// Calls under way while many tokens are looked after.
 const AT_ONCE: usize = 64;
@@ -44,12 +47,9 @@ impl Backends {
         let call = self.records.on_nodes(Function::Lease);
         let call = call.arg(self.node.to_text()).arg(life_ms);
         let reply = self.records.run(call).await?;
-        let nodes: HashSet<NodeId> = reply
-            .words()
-            .iter()
-            .filter_map(|word| NodeId::from_text(word))
-            .collect();
-        self.health.note_nodes(nodes);
+        let nodes = reply.words().iter();
+        let nodes: Vec<NodeId> = nodes.filter_map(|word| NodeId::from_text(word)).collect();
+        self.health.note_nodes(&nodes);
         Ok(())
     }
 
@@ -86,17 +86,16 @@ impl Backends {
     }
 
     /// Says again that this node holds tokens; heals their records on the way.
-    pub(super) async fn hold(
-        &self,
-        tokens: &[(TokenId, Epoch)],
-        now: Millis,
-    ) -> Result<Vec<bool>, StoreError> {
+    pub(super) async fn hold(&self, tokens: &[(TokenId, Epoch)], now: Millis) -> Vec<Held> {
         let calls: Vec<_> = tokens
             .iter()
-            .map(|(token, epoch)| self.hold_one(*token, *epoch, now))
+            .map(|(token, epoch)| async {
+                let held = self.hold_one(*token, *epoch, now).await;
+                held.unwrap_or(Held::Unknown)
+            })
             .collect();
         let held = futures_util::stream::iter(calls).buffered(AT_ONCE);
-        held.collect::<Vec<_>>().await.into_iter().collect()
+        held.collect().await
     }
 
     async fn hold_one(
@@ -104,15 +103,41 @@ impl Backends {
         token: TokenId,
         epoch: Epoch,
         now: Millis,
-    ) -> Result<bool, StoreError> {
-        let mut reply = self.run_hold(token, epoch, now).await?;
-        if matches!(reply.status, Status::Suspect | Status::Missing) {
-            if self.mend_known(token, &reply, now).await? != Mended::Again {
-                return Ok(false);
+    ) -> Result<Held, StoreError> {
+        for _ in 0..MENDS_MAX {
+            let reply = self.run_hold(token, epoch, now).await?;
+            match reply.status {
+                Status::Suspect | Status::Missing => {
+                    if let Some(_turn) = self.menders.enter(token).await
+                        && self.mend_known(token, &reply, now).await? != Mended::Again
+                    {
+                        return Ok(Held::Ended);
+                    }
+                }
+                Status::Dead => return Ok(Held::Ended),
+                _ if reply.number(6) > epoch => return Ok(Held::ByNewer),
+                _ => {
+                    self.mind_held_back(token, &reply);
+                    return Ok(Held::Here);
+                }
             }
-            reply = self.run_hold(token, epoch, now).await?;
         }
-        Ok(reply.status != Status::Dead)
+        Ok(Held::Unknown)
+    }
+
+    /// A live push may be hidden by the number of a writer that has died: once that one's time is
+    /// over, the session that holds the token is to look again. `reply` is a contact's.
+    pub(super) fn mind_held_back(&self, token: TokenId, reply: &Reply) {
+        if reply.number(7) == 0 || !self.held_back.insert(token) {
+            return;
+        }
+        let (held_back, notices) = (Arc::clone(&self.held_back), self.notices.clone());
+        tokio::spawn(async move {
+            tokio::time::sleep(SLOW_WRITER_MAX).await;
+            held_back.remove(&token);
+            // What does not fit is told by the next push.
+            let _ = notices.try_send(Notice::ForUs(Hint::LookAfter(token)));
+        });
     }
 
     async fn run_hold(

@@ -2,18 +2,20 @@
 //! is settled, Scylla has the rows. A reader that has nothing new to read never gets to Scylla.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use scylla::response::PagingState;
 
-use super::backends::{Backends, Beginning, Step};
+use super::backends::{Backends, Beginning, Step, deadline};
+use super::hints::Notice;
 use super::records::Function;
 use super::reply::{Reply, Status};
 use crate::clock::Millis;
 use crate::push::{Push, Syn};
 use crate::store::counters::PushCounts;
 use crate::store::lifetimes::{may_make_first_contact, stale_if_heard_by};
-use crate::store::region::Epoch;
+use crate::store::region::{Epoch, Hint, NodeId};
 use crate::store::{Contact, FIRST_CONTACT_MS, Page, PageLimit, StoreError};
 use crate::token::{ProjectHash, TokenAddress, TokenId};
 
@@ -30,7 +32,7 @@ const REMEMBER_UNBEGUN_MS: Millis = 2 * FIRST_CONTACT_MS;
 
 impl Backends {
     pub(super) async fn contact(
-        &self,
+        self: &Arc<Self>,
         address: &TokenAddress,
         min_syn: Syn,
         held: Option<Epoch>,
@@ -50,6 +52,9 @@ impl Backends {
         let Step::Taken(reply) = step else {
             return Ok(Contact::Unregistered);
         };
+        if held.is_some() {
+            self.mind_held_back(address.id, &reply);
+        }
         if reply.number(3) == 1 {
             self.refresh(address, now).await?;
         }
@@ -61,7 +66,7 @@ impl Backends {
     }
 
     pub(super) async fn ack(
-        &self,
+        self: &Arc<Self>,
         address: &TokenAddress,
         up_to: Syn,
         now: Millis,
@@ -76,7 +81,7 @@ impl Backends {
 
     /// A reader shows up: everything settled below `min_syn` is acknowledged.
     async fn show_up(
-        &self,
+        self: &Arc<Self>,
         address: &TokenAddress,
         beginning: Beginning,
         min_syn: Syn,
@@ -96,7 +101,7 @@ impl Backends {
                 .arg(held.unwrap_or_default())
                 .arg(&node)
         };
-        let step = self.step(address, beginning, now, call).await?;
+        let step = self.step(address, beginning, now, deadline(), call).await?;
         if let Step::Taken(reply) = &step {
             self.count_out(address.id, reply);
         }
@@ -139,7 +144,7 @@ impl Backends {
     }
 
     pub(super) async fn is_registered(
-        &self,
+        self: &Arc<Self>,
         address: &TokenAddress,
         now: Millis,
     ) -> Result<bool, StoreError> {
@@ -151,7 +156,7 @@ impl Backends {
     }
 
     pub(super) async fn read(
-        &self,
+        self: &Arc<Self>,
         address: &TokenAddress,
         after: Syn,
         limit: PageLimit,
@@ -183,7 +188,7 @@ impl Backends {
     }
 
     async fn page_of(
-        &self,
+        self: &Arc<Self>,
         address: &TokenAddress,
         after: Syn,
         limit: usize,
@@ -197,7 +202,8 @@ impl Backends {
                 .arg(now)
                 .arg(ends_before)
         };
-        self.step(address, Beginning::NotHere, now, call).await
+        self.step(address, Beginning::NotHere, now, deadline(), call)
+            .await
     }
 
     /// The rows of these numbers, until their messages pass `bytes_max`, and the last number that
@@ -324,6 +330,11 @@ impl Backends {
                 deleted: reply.number(1),
                 ..PushCounts::default()
             });
+        }
+        if let Some(holder) = NodeId::from_text(reply.word(0)) {
+            let ended = Notice::For(holder, Hint::Ended(token));
+            // What does not fit is found out by the session when it reads.
+            let _ = self.notices.try_send(ended);
         }
         Ok(())
     }

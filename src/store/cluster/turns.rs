@@ -1,7 +1,12 @@
 //! How many appends of one node are under way: the rest wait for their turn, and the time that a
-//! sender is given begins with it.
+//! sender is given begins with it. And who mends a record: one at a time.
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, SemaphorePermit};
+
+use crate::token::TokenId;
 
 /// Appends under way at the backends, over all tokens. More would only wait there, and time out.
 const AT_ONCE: usize = 512;
@@ -47,11 +52,58 @@ impl Turns {
     }
 }
 
+/// One mender a token. As many are known as mend or wait for it.
+#[derive(Default)]
+pub(super) struct Menders(DashMap<TokenId, Arc<Mutex<()>>, ahash::RandomState>);
+
+/// The turn to mend one token's record, until it is dropped.
+pub(super) struct MendingTurn<'a> {
+    menders: &'a Menders,
+    token: TokenId,
+    _turn: OwnedMutexGuard<()>,
+}
+
+impl Menders {
+    /// The turn to mend; `None` after somebody else had it.
+    pub(super) async fn enter(&self, token: TokenId) -> Option<MendingTurn<'_>> {
+        let lane = Arc::clone(&self.0.entry(token).or_default());
+        if let Ok(turn) = Arc::clone(&lane).try_lock_owned() {
+            return Some(MendingTurn {
+                menders: self,
+                token,
+                _turn: turn,
+            });
+        }
+        drop(lane.lock().await);
+        None
+    }
+}
+
+impl Drop for MendingTurn<'_> {
+    fn drop(&mut self) {
+        self.menders.0.remove(&self.token);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
+
+    #[test]
+    fn who_waits_for_a_mender_does_not_mend_again() {
+        let (menders, token) = (Menders::default(), TokenId([1; 16]));
+        let first = menders.enter(token).now_or_never().flatten();
+        let first = first.expect("the first one mends");
+        let mut second = Box::pin(menders.enter(token));
+        assert!(second.as_mut().now_or_never().is_none(), "it waits");
+        let other = menders.enter(TokenId([2; 16])).now_or_never().flatten();
+        assert!(other.is_some(), "nobody waits for another token");
+        drop(first);
+        assert!(second.now_or_never().expect("its turn").is_none());
+        assert!(menders.enter(token).now_or_never().flatten().is_some());
+    }
 
     #[test]
     fn a_busy_token_keeps_nobody_else_from_going() {
