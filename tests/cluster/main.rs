@@ -1,0 +1,25 @@
+//! A region under faults: real servers, senders on one node, devices on another.
+//!
+//! All tests share one region and have it to themselves one after another: see [`stage`]. What
+//! sends and reads meanwhile, and what it must find, is in [`load`] and [`witness`].
+
+#[path = "../scenarios/harness/mod.rs"]
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "scenarios of a single server need more of it"
+)]
+mod harness;
+
+mod bad_beginnings;
+mod cost;
+mod cql;
+mod devices;
+mod load;
+mod nodes;
+mod operators;
+mod redis;
+mod scylla;
+mod speed;
+mod stage;
+mod witness;
