@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, Semaphore, SemaphorePermit};
 use crate::token::TokenId;
 
 /// Appends under way at the backends, over all tokens. More would only wait there, and time out.
-const AT_ONCE: usize = 512;
+const AT_ONCE: usize = 256;
 
 /// Appends of one token under way. All nodes together may have 64, and one must not take them all.
 const OF_ONE_TOKEN: usize = 32;
