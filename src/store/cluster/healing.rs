@@ -177,7 +177,7 @@ impl Backends {
             .arg(row.dropped_up_to)
             .arg(row.contact_at.max(told.contact_at));
         let reply = self.records.run(heal.arg(life_ms)).await?;
-        tracing::info!(?token, rows = heads.len(), base, "a record was healed");
+        tracing::debug!(?token, rows = heads.len(), base, "a record was healed");
         if told.is_missing {
             // Who holds the token is forgotten with the record: whoever it is says so again.
             let _ = self
