@@ -28,6 +28,9 @@ use crate::token::{TokenAddress, TokenId};
 /// A record is mended at most so often for one step: each time, another failover came between.
 pub(super) const MENDS_MAX: usize = 5;
 
+/// Pause before mending is tried again that a backend did not answer for.
+const MEND_PAUSE: Duration = Duration::from_millis(20);
+
 /// Rows of tokens stay this much longer than their tokens, so that it is always `contact_at` that
 /// says whether a token has ended.
 const ROW_GRACE_MS: Millis = 24 * 60 * 60 * 1_000;
@@ -96,7 +99,15 @@ impl Backends {
                     let is_first_try = mends == 0;
                     let mended =
                         self.mend_by(deadline, address, reply, beginning, is_first_try, now);
-                    match mended.await? {
+                    let mended = match mended.await {
+                        // A busy backend may answer the next time; nothing is lost by asking.
+                        Err(error) if error.is_retryable() && Instant::now() < deadline => {
+                            tokio::time::sleep(MEND_PAUSE).await;
+                            continue;
+                        }
+                        mended => mended?,
+                    };
+                    match mended {
                         Mended::Again => {}
                         Mended::Dead => return Ok(Step::Dead),
                         Mended::NotBegun => return Ok(Step::NotBegun),
