@@ -96,7 +96,10 @@ async fn start_and_hold(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let binary = match &arguments.herald {
         _ if nodes == 0 => PathBuf::new(),
-        Some(binary) => binary.clone(),
+        // Nodes start in directories of their own.
+        Some(binary) => binary
+            .canonicalize()
+            .with_context(|| format!("there is no {}", binary.display()))?,
         None => herald_beside_this().await?,
     };
     let mut options = RegionOptions {

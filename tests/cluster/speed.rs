@@ -76,7 +76,9 @@ async fn the_way_over_another_node_is_little_longer() {
     let stage = Stage::enter().await;
     let rate = std::env::var("CLUSTER_TEST_RATE").map_or(100, |it| it.parse().expect("a rate"));
     let mut medians = Vec::new();
+    // The first round warms the servers up: Cassandra compiles itself while it runs.
     for (name, holding) in [
+        ("warming up", stage.sending()),
         ("one node", stage.sending()),
         ("two nodes", stage.holding()),
     ] {
@@ -91,7 +93,7 @@ async fn the_way_over_another_node_is_little_longer() {
         medians.push(at(&delivered, 0.5));
     }
     assert!(
-        medians[1] <= medians[0] * TIMES_SLOWER_MAX + NOISE,
+        medians[2] <= medians[1] * TIMES_SLOWER_MAX + NOISE,
         "{medians:?}"
     );
 }
