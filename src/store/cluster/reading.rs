@@ -56,7 +56,10 @@ impl Backends {
             self.mind_held_back(address.id, &reply);
         }
         if reply.number(3) == 1 {
-            self.refresh(address, now).await?;
+            // What is not written down now is written down at the next contact.
+            if let Err(error) = self.refresh(address, now).await {
+                tracing::debug!(%error, "a contact was not written down");
+            }
         }
         Ok(Contact::Live {
             syn_stored: reply.number(0),
