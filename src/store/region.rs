@@ -86,8 +86,6 @@ pub struct Claimed {
 pub enum Hint {
     /// A push was settled for a session of yours.
     Settled(Delivery),
-    /// Something was settled for a session of yours: look into the store.
-    Behind(TokenId),
     /// A newer session of this device lives elsewhere.
     Replaced(DeviceId, Epoch),
     /// The token has ended.

@@ -89,11 +89,6 @@ impl Node {
 
     async fn take_hint(&self, hint: Hint) {
         match hint {
-            Hint::Behind(token) => {
-                if let Some(worker) = self.worker_of(token.shard_hash()) {
-                    let _ = worker.router.send(RouteBehind(vec![token])).await;
-                }
-            }
             Hint::Ended(token) => self.end_here(token).await,
             Hint::Replaced(device, epoch) => {
                 if let Some(worker) = self.worker_of(device.shard_hash()) {

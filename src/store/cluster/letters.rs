@@ -23,9 +23,6 @@ pub(super) enum Word {
     /// Nothing, but that the number is right.
     Beat,
     Settled(Box<SettledWord>),
-    Behind {
-        token: [u8; 16],
-    },
     Replaced {
         device: [u8; 16],
         epoch: Epoch,
@@ -60,7 +57,6 @@ impl Word {
     pub(super) fn of(hint: Hint) -> Option<Self> {
         Some(match hint {
             Hint::Settled(delivery) => Self::Settled(Box::new(settled_word(&delivery))),
-            Hint::Behind(token) => Self::Behind { token: token.0 },
             Hint::Replaced(device, epoch) => Self::Replaced {
                 device: device.0,
                 epoch,
@@ -100,7 +96,6 @@ pub(super) fn hint_of(word: Word) -> Option<Hint> {
     Some(match word {
         Word::Beat => return None,
         Word::Settled(word) => Hint::Settled(delivery(*word)),
-        Word::Behind { token } => Hint::Behind(TokenId(token)),
         Word::Replaced { device, epoch } => Hint::Replaced(DeviceId(device), epoch),
         Word::Ended { token } => Hint::Ended(TokenId(token)),
         Word::LookAfter { token } => Hint::LookAfter(TokenId(token)),
