@@ -196,6 +196,14 @@ settings! {
         in_flight_per_token: usize = 64, in 1..=10_000;
         /// Sends of a token that may wait for their number; one more gets 429.
         queued_per_token: usize = 1_024, in 1..=1_000_000;
+        /// Topics that one token may be subscribed to: as many as FCM allows.
+        topics_per_token: usize = 2_000, in 1..=100_000;
+        /// Pushes of a project to topics or conditions that are on their way; one more gets 429. As
+        /// many as FCM allows.
+        fan_outs_per_project: usize = 1_000, in 1..=1_000_000;
+        /// Copies of such pushes that a node stores in a second, so that sends to single tokens do
+        /// not wait behind them; 0 = as fast as it can.
+        fan_out_copies_per_second: u32 = 10_000, in 0..=10_000_000;
         /// Messages that may wait for one storage or router actor; one more gets 503.
         mailbox: usize = 16_384, in 1..=1_048_576;
         /// A sender has its answer this soon, be it that the outcome is unknown.

@@ -30,3 +30,4 @@ pub mod push;
 pub mod server;
 pub mod store;
 pub mod token;
+pub mod topic;

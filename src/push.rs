@@ -73,6 +73,8 @@ pub struct NewPush {
     pub collapse_key: Option<CollapseKey>,
     /// The idempotency key that the durable outcome is to be remembered under.
     pub idempotency: Option<IdempotencyKey>,
+    /// One of the copies of a push to many, all of the same name: stored once for each token.
+    pub is_copy: bool,
     /// The message's JSON text, as the device will get it.
     pub message: Bytes,
 }

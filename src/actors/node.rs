@@ -198,7 +198,7 @@ impl Node {
             return Err(AppendError::NodeBusy);
         }
         match answer.await {
-            Ok(Ok(Appended::Stored { .. })) => Ok(Sent::Stored(message_id)),
+            Ok(Ok(Appended::Stored { .. } | Appended::Repeated)) => Ok(Sent::Stored(message_id)),
             Ok(Ok(Appended::Unregistered)) => Ok(Sent::Unregistered),
             Ok(Err(error)) => Err(error),
             // The actor is gone without a word: the process is ending.

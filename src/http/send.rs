@@ -83,6 +83,7 @@ async fn accept(
         expires_at: accepted_at + parsed.message.ttl_ms,
         collapse_key: parsed.message.collapse_key.as_deref().map(collapse_key),
         idempotency: idempotency_key(request.headers(), project.hash())?,
+        is_copy: false,
         message: parsed.message.json,
     };
     match public.node.send(push).await {

@@ -15,6 +15,7 @@ pub(crate) fn memory_store() -> Arc<MemoryStore> {
     let limits = StoreLimits {
         pending_per_token: 10,
         token_ttl_ms: 1_000_000,
+        topics_per_token: 8,
     };
     Arc::new(MemoryStore::new(limits, Arc::default()))
 }

@@ -134,6 +134,7 @@ fn limits(config: &Config) -> StoreLimits {
     StoreLimits {
         pending_per_token: config.limits.pending_per_token,
         token_ttl_ms: config.limits.token_ttl_ms,
+        topics_per_token: config.limits.topics_per_token,
     }
 }
 

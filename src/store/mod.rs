@@ -21,6 +21,9 @@ pub mod memory;
 
 pub use self::lifetimes::contact_refresh;
 pub mod region;
+mod topics;
+
+pub use self::topics::{Stretch, Subscribed, Subscription, Topics, Unsubscribed};
 
 use std::sync::Arc;
 
@@ -50,6 +53,9 @@ pub struct StoreLimits {
     pub pending_per_token: usize,
     /// A token lives this long after its device's last contact.
     pub token_ttl_ms: Millis,
+    /// Topics that one token may be subscribed to. Calls that run at the same moment may pass it
+    /// by one each.
+    pub topics_per_token: usize,
 }
 
 /// What can go wrong below the verbs.
@@ -100,6 +106,8 @@ pub enum Appended {
         /// Who is to hear of it.
         audience: Audience,
     },
+    /// A copy that the token has had already: nothing was stored again.
+    Repeated,
     /// The token is dead: nothing was stored.
     Unregistered,
 }
@@ -205,8 +213,9 @@ pub struct Totals {
 /// A durable log of pushes per token, with projects and secrets beside it.
 ///
 /// All verbs may be called from any thread. `now` is the caller's clock.
-pub trait Store: Send + Sync + 'static {
-    /// Numbers a push, makes it durable, settles it, and then reports `ticket` to `sink`.
+pub trait Store: Topics + Send + Sync + 'static {
+    /// Numbers a push, makes it durable, settles it, and then reports `ticket` to `sink`. A copy of
+    /// a push to many is stored once, until a checkpoint has passed it.
     ///
     /// Collapses an older push of the same key, drops the oldest past the pending cap, and
     /// remembers the idempotency key with the message id, all in the same atomic step. Returns at

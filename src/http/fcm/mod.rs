@@ -4,7 +4,6 @@
 //! the rules look at the tree, and the device's JSON is written from it. Values arrive as they were
 //! sent; names arrive in snake_case.
 
-mod condition;
 mod duration;
 mod json;
 mod message;
@@ -15,9 +14,6 @@ mod target;
 mod tree;
 mod violations;
 
-pub use condition::{
-    CONDITION_TOPICS_MAX, Condition, ConditionError, TOPIC_NAME_BYTES_MAX, is_topic_name,
-};
 pub use message::{MessageLimits, ParsedMessage, Priority, SendRequest, TTL_MAX_MS, parse_send};
 pub use target::Target;
 

@@ -3,6 +3,7 @@
 use super::message::{MessageLimits, TTL_MAX_MS, android};
 use super::tree::{Object, Value};
 use crate::http::error::ApiError;
+use crate::topic::is_topic_name;
 
 /// Length of an analytics label in bytes.
 const ANALYTICS_LABEL_BYTES_MAX: usize = 50;
@@ -173,7 +174,7 @@ fn check_analytics_labels(message: &Object<'_>) -> Result<(), ApiError> {
 
 /// `[a-zA-Z0-9-_.~%]{1,50}`.
 fn is_analytics_label(label: &str) -> bool {
-    label.len() <= ANALYTICS_LABEL_BYTES_MAX && super::is_topic_name(label)
+    label.len() <= ANALYTICS_LABEL_BYTES_MAX && is_topic_name(label)
 }
 
 fn check_webpush(message: &Object<'_>) -> Result<(), ApiError> {

@@ -1,19 +1,17 @@
 //! Whom a message is for.
 
-use super::condition::{Condition, TOPIC_NAME_BYTES_MAX, is_topic_name};
 use super::tree::{Object, Value};
 use crate::http::error::ApiError;
 use crate::token::SealedToken;
+use crate::topic::{Condition, Reach, TOPIC_NAME_BYTES_MAX, TopicName};
 
 /// Whom a message is for. The text is well formed; whether anybody is there is the caller's to ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// One push token, given as `token` or as `fid`.
     Token(String),
-    /// Everybody subscribed to one topic.
-    Topic(String),
-    /// Everybody a [`Condition`] holds for.
-    Condition(String),
+    /// Everybody that a topic or a condition reaches.
+    Many(Reach),
 }
 
 impl Target {
@@ -33,7 +31,7 @@ impl Target {
         match field.name {
             "topic" => topic(text),
             "condition" => match Condition::parse(text) {
-                Ok(_) => Ok(Self::Condition(text.to_owned())),
+                Ok(condition) => Ok(Self::Many(Reach::Condition(condition))),
                 Err(error) => Err(ApiError::invalid_condition(error)),
             },
             _ => match SealedToken::from_text(text) {
@@ -45,8 +43,8 @@ impl Target {
 }
 
 fn topic(name: &str) -> Result<Target, ApiError> {
-    if is_topic_name(name) {
-        return Ok(Target::Topic(name.to_owned()));
+    if let Some(topic) = TopicName::parse(name) {
+        return Ok(Target::Many(Reach::Topic(topic)));
     }
     Err(match name.len() {
         0..=TOPIC_NAME_BYTES_MAX => {

@@ -24,6 +24,7 @@ mod records;
 mod reply;
 mod schema;
 mod token_rows;
+mod topics;
 mod turns;
 
 #[cfg(test)]
@@ -306,7 +307,7 @@ async fn close_claim(
     outcome: &Result<Appended, StoreError>,
 ) {
     let closed = match outcome {
-        Ok(Appended::Stored { .. }) => {
+        Ok(Appended::Stored { .. } | Appended::Repeated) => {
             deliberate
                 .settle_claim(cql, key, push.message_id, push.accepted_at)
                 .await

@@ -6,6 +6,7 @@
 mod lifetimes;
 mod log;
 mod projects;
+mod topics;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -32,6 +33,7 @@ pub const START: Millis = 1_732_200_000_000;
 pub const LIMITS: StoreLimits = StoreLimits {
     pending_per_token: 100,
     token_ttl_ms: 30 * DAY,
+    topics_per_token: 8,
 };
 
 const DAY: Millis = 24 * 60 * 60 * 1_000;
@@ -64,6 +66,7 @@ pub struct Subject {
 pub use self::lifetimes::*;
 pub use self::log::*;
 pub use self::projects::*;
+pub use self::topics::*;
 
 /// Makes a test of every scenario; `$open` is a `fn(StoreLimits) -> Subject`.
 macro_rules! suite {
@@ -88,6 +91,12 @@ macro_rules! suite {
             deleting_a_project_ends_its_tokens_only,
             a_sweep_over_many_tokens_misses_none,
             readers_skip_nothing_while_senders_race,
+            tokens_join_and_leave_topics,
+            a_token_has_so_many_topics_and_no_more,
+            subscriptions_end_with_their_token,
+            walks_meet_everybody_once,
+            a_copy_is_stored_once_until_its_checkpoint,
+            a_push_to_many_is_kept_until_it_is_finished,
         );
     };
     ($open:path: $($scenario:ident,)+) => {
@@ -131,6 +140,7 @@ pub fn push(address: TokenAddress, now: Millis) -> NewPush {
         expires_at: now + HOUR,
         collapse_key: None,
         idempotency: None,
+        is_copy: false,
         message: Bytes::from(format!("{{\"id\":\"{message_id}\"}}")),
     }
 }
@@ -182,7 +192,7 @@ impl Subject {
     pub async fn send_live(&self, push: NewPush) -> Syn {
         match self.send(push).await {
             Appended::Stored { syn, .. } => syn,
-            Appended::Unregistered => panic!("the token lives"),
+            refusal => panic!("the token lives and has none yet: {refusal:?}"),
         }
     }
 

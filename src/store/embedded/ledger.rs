@@ -297,6 +297,7 @@ mod tests {
     const LIMITS: StoreLimits = StoreLimits {
         pending_per_token: 6,
         token_ttl_ms: 30 * 24 * 60 * 60 * 1_000,
+        topics_per_token: 8,
     };
 
     #[derive(Debug, Clone)]

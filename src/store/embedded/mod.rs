@@ -8,6 +8,7 @@
 mod backlog;
 mod committer;
 mod engine;
+mod fan_outs;
 mod fsck;
 mod housekeeper;
 mod ledger;
@@ -16,7 +17,9 @@ mod options;
 mod queue;
 mod reading;
 mod record;
+mod subscriptions;
 mod token_logs;
+mod topic_record;
 
 #[cfg(test)]
 mod oracle_tests;
@@ -49,8 +52,8 @@ use self::record::{
 use self::token_logs::TokenLogs;
 use super::region::Epoch;
 use super::{
-    Appended, Claim, Contact, Page, PageLimit, Saved, Settled, SettledSink, Store, StoreError,
-    StoreLimits, Totals,
+    Claim, Contact, Page, PageLimit, Saved, Settled, SettledSink, Store, StoreError, StoreLimits,
+    Totals,
 };
 use crate::clock::Millis;
 use crate::projects::Project;
@@ -257,8 +260,8 @@ impl Drop for EmbeddedStore {
 impl Store for EmbeddedStore {
     fn append(&self, push: NewPush, ticket: u64, sink: &SettledSink) {
         let outcome = match self.logs.append(push, ticket, sink) {
-            Ok(true) => return,
-            Ok(false) => Ok(Appended::Unregistered),
+            Ok(None) => return,
+            Ok(Some(refusal)) => Ok(refusal),
             Err(error) => Err(error),
         };
         sink(vec![Settled { ticket, outcome }]);

@@ -23,6 +23,7 @@ const SECOND: Millis = 1_000;
 const LIMITS: StoreLimits = StoreLimits {
     pending_per_token: 5,
     token_ttl_ms: 400 * SECOND,
+    topics_per_token: 8,
 };
 
 #[derive(Debug, Clone)]

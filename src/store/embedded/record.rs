@@ -27,6 +27,11 @@ pub(super) mod kind {
     pub(crate) const ANSWER_END: u8 = 5;
     pub(crate) const PROJECT: u8 = 6;
     pub(crate) const SECRET: u8 = 7;
+    pub(crate) const MEMBER: u8 = 8;
+    pub(crate) const SUBSCRIPTION: u8 = 9;
+    pub(crate) const FAN_OUT: u8 = 10;
+    pub(crate) const CHECKPOINT: u8 = 11;
+    pub(crate) const COPY: u8 = 12;
 }
 
 /// Where the format's version stands.
@@ -89,7 +94,7 @@ pub(super) fn ending_key(project: ProjectHash) -> UserKey {
     UserKey::from([&ENDING_PREFIX, &project.0[..]].concat())
 }
 
-fn keyed(kind: u8, parts: &[&[u8]]) -> UserKey {
+pub(super) fn keyed(kind: u8, parts: &[&[u8]]) -> UserKey {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
     key.push(kind);
     for part in parts {
@@ -325,24 +330,24 @@ pub(super) fn decode_ending(
 }
 
 /// Takes fixed pieces off the front of a value.
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl Reader<'_> {
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Undecodable> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Undecodable> {
         let (array, rest) = self.0.split_first_chunk::<N>().ok_or("too short")?;
         self.0 = rest;
         Ok(*array)
     }
 
-    fn u32(&mut self) -> Result<u32, Undecodable> {
+    pub(super) fn u32(&mut self) -> Result<u32, Undecodable> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, Undecodable> {
+    pub(super) fn u64(&mut self) -> Result<u64, Undecodable> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn flag(&mut self) -> Result<bool, Undecodable> {
+    pub(super) fn flag(&mut self) -> Result<bool, Undecodable> {
         match self.array()? {
             [0] => Ok(false),
             [1] => Ok(true),
@@ -350,7 +355,7 @@ impl Reader<'_> {
         }
     }
 
-    fn end(&self) -> Result<(), Undecodable> {
+    pub(super) fn end(&self) -> Result<(), Undecodable> {
         if self.0.is_empty() {
             Ok(())
         } else {

@@ -263,7 +263,7 @@ fn a_full_queue_refuses_and_keeps_what_it_took() {
             match settled.outcome {
                 Ok(Appended::Stored { .. }) => stored += 1,
                 Err(error) => assert!(error.is_certainly_not_applied() && error.is_retryable()),
-                Ok(Appended::Unregistered) => panic!("the token lives"),
+                Ok(refusal) => panic!("the token lives: {refusal:?}"),
             }
         }
         assert!(stored < 90, "something was refused");

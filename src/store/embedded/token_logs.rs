@@ -14,8 +14,10 @@ use super::record::{
     Record, answer_end_key, answer_key, decode_row_head, encode_answer, encode_row, row_key,
     token_key, wake_key,
 };
+use super::subscriptions::stage_all;
+use super::topic_record::copy_key;
 use crate::clock::Millis;
-use crate::push::{NewPush, Syn};
+use crate::push::{IdempotencyKey, MessageId, NewPush, Syn};
 use crate::store::counters::{PushCounters, PushCounts};
 use crate::store::lifetimes::{first_contact_closes_at, may_make_first_contact};
 use crate::store::{
@@ -33,19 +35,22 @@ pub(super) struct TokenLogs {
 }
 
 impl TokenLogs {
-    /// Numbers a push and stages it. Answers whether its token lives.
+    /// Numbers a push and stages it. The sink hears how it ends, unless the answer says so at once.
     pub(super) fn append(
         &self,
         push: NewPush,
         ticket: u64,
         sink: &SettledSink,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<Appended>, StoreError> {
         self.queue.check_room()?;
         let value = (!push.is_now_or_never()).then(|| encode_row(&push));
         let now = push.accepted_at;
-        let is_live = self.with_ledger(&push.address, now, |ledger| {
+        let refusal = self.with_ledger(&push.address, now, |ledger| {
             if ledger.is_dead(self.limits, now) {
-                return Ok(false);
+                return Ok(Some(Appended::Unregistered));
+            }
+            if self.has_copy(&push)? {
+                return Ok(Some(Appended::Repeated));
             }
             let is_one_more = ledger.pending() > 0 && !push.is_now_or_never();
             let (syn, removed) = ledger.number(&push, self.limits);
@@ -61,6 +66,7 @@ impl TokenLogs {
                     round.pending += 1;
                     round.stage(Op::Put(row_key(push.address.id, syn), value.into()));
                 }
+                stage_mark(round, &push);
                 stage_answer(round, &push);
                 round.numbered.push(numbered);
             };
@@ -70,9 +76,15 @@ impl TokenLogs {
             } else {
                 self.stage(&push.address, ledger, removed, stage_push)?;
             }
-            Ok(true)
+            Ok(None)
         })?;
-        is_live.unwrap_or(Ok(false))
+        refusal.unwrap_or(Ok(Some(Appended::Unregistered)))
+    }
+
+    /// A copy that is staged and not committed has no outcome yet, so nobody repeats it.
+    fn has_copy(&self, push: &NewPush) -> Result<bool, StoreError> {
+        let mark = || copy_key(push.message_id, push.address.id);
+        Ok(push.is_copy && self.engine.get(&mark())?.is_some())
     }
 
     /// A numbered push is durable.
@@ -167,7 +179,10 @@ impl TokenLogs {
                 return Ok(());
             }
             let removed = ledger.end(now, tombstone_until(address, now));
-            self.stage(address, ledger, removed, |_| ())
+            let subscriptions = self.all_removals(address)?;
+            self.stage(address, ledger, removed, |round| {
+                stage_all(round, subscriptions);
+            })
         })?;
         ended.unwrap_or(Ok(()))
     }
@@ -189,17 +204,21 @@ impl TokenLogs {
             if ledger.indexed != at {
                 return Ok(());
             }
+            let mut subscriptions = Vec::new();
             let removed = if ledger.is_ended() {
                 ledger.bury();
                 Removed::default()
             } else if ledger.is_dead(self.limits, now) {
+                subscriptions = self.all_removals(&address)?;
                 ledger.end(now, tombstone_until(&address, now))
             } else {
                 let removed = ledger.expire(now);
                 ledger.reschedule(self.limits);
                 removed
             };
-            self.stage(&address, ledger, removed, |_| ())
+            self.stage(&address, ledger, removed, |round| {
+                stage_all(round, subscriptions);
+            })
         })?;
         woken.unwrap_or(Ok(()))
     }
@@ -233,7 +252,7 @@ impl TokenLogs {
 
     /// Works on a token's ledger, which is begun if this may be its first contact. `None` if there
     /// is none.
-    fn with_ledger<R>(
+    pub(super) fn with_ledger<R>(
         &self,
         address: &TokenAddress,
         now: Millis,
@@ -268,6 +287,20 @@ impl TokenLogs {
         stripe.reweigh(before, after);
         self.ledgers.shrink(&mut stripe, self.queue.committed());
         Ok(Some(result))
+    }
+
+    /// Stages what stands beside the record, which is written only if it is the token's first.
+    pub(super) fn stage_beside(
+        &self,
+        address: &TokenAddress,
+        ledger: &mut Ledger,
+        more: impl FnOnce(&mut Round),
+    ) -> Result<(), StoreError> {
+        if !ledger.is_counted {
+            return self.stage(address, ledger, Removed::default(), more);
+        }
+        ledger.staged_in = self.queue.stage(more)?;
+        Ok(())
     }
 
     /// Stages what a verb changed, with the record and the wake index as they are then.
@@ -313,13 +346,27 @@ fn stage_wake(round: &mut Round, token: TokenId, ledger: &Ledger) {
     }
 }
 
+fn stage_mark(round: &mut Round, push: &NewPush) {
+    if push.is_copy {
+        let mark = copy_key(push.message_id, push.address.id);
+        round.stage(Op::Put(mark, [].into()));
+    }
+}
+
 fn stage_answer(round: &mut Round, push: &NewPush) {
     if let Some(key) = push.idempotency {
-        let ends_at = push.accepted_at.saturating_add(IDEMPOTENCY_MS);
-        let answer = encode_answer(push.message_id, ends_at);
-        round.stage(Op::Put(answer_key(key), answer.into()));
-        round.stage(Op::Put(answer_end_key(ends_at, key), [].into()));
+        stage_all(round, answer_ops(key, push.message_id, push.accepted_at));
     }
+}
+
+/// What remembers the answer to a send under its idempotency key.
+pub(super) fn answer_ops(key: IdempotencyKey, message_id: MessageId, now: Millis) -> [Op; 2] {
+    let ends_at = now.saturating_add(IDEMPOTENCY_MS);
+    let answer = encode_answer(message_id, ends_at);
+    [
+        Op::Put(answer_key(key), answer.into()),
+        Op::Put(answer_end_key(ends_at, key), [].into()),
+    ]
 }
 
 /// How long an ended token's record stays: as long as a missing one would mean a first contact.

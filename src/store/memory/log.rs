@@ -8,6 +8,7 @@ use crate::store::counters::PushCounts;
 use crate::store::lifetimes::token_ends_at;
 use crate::store::{COLLAPSE_KEYS_MAX, Page, PageLimit, StoreLimits};
 use crate::token::TokenAddress;
+use crate::topic::TopicName;
 
 pub(super) struct Log {
     pub(super) address: TokenAddress,
@@ -17,6 +18,7 @@ pub(super) struct Log {
     pub(super) acked: Syn,
     deleted_up_to: Syn,
     pub(super) rows: BTreeMap<Syn, Row>,
+    pub(super) topics: BTreeMap<TopicName, Millis>,
 }
 
 pub(super) struct Row {
@@ -34,6 +36,7 @@ impl Log {
             acked: 0,
             deleted_up_to: 0,
             rows: BTreeMap::new(),
+            topics: BTreeMap::new(),
         }
     }
 
@@ -114,6 +117,7 @@ impl Log {
         let mut counts = self.expire(now);
         counts.deleted = self.rows.len() as u64;
         self.rows.clear();
+        self.topics.clear();
         self.is_ended = true;
         counts
     }

@@ -2,6 +2,7 @@
 //! right. The other stores are tested against it.
 
 mod log;
+mod topics;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::future::{BoxFuture, ready};
 
 use self::log::Log;
+use self::topics::FanOuts;
 use super::counters::{PushCounters, PushCounts};
 use super::lifetimes::{
     first_contact_closes_at, is_contact_stale, may_make_first_contact, token_ends_at,
@@ -36,6 +38,7 @@ struct State {
     answers: BTreeMap<IdempotencyKey, (MessageId, Millis)>,
     projects: BTreeMap<String, Project>,
     secrets: BTreeMap<String, Vec<u8>>,
+    fan_outs: FanOuts,
 }
 
 impl MemoryStore {
@@ -55,7 +58,14 @@ impl MemoryStore {
 
     fn append_now(&self, push: NewPush) -> Appended {
         let state = &mut *self.state();
-        let Some(log) = state.log_or_first(&push.address, push.accepted_at, self.limits) else {
+        let (now, limits) = (push.accepted_at, self.limits);
+        if state.log_or_first(&push.address, now, limits).is_none() {
+            return Appended::Unregistered;
+        }
+        if !state.fan_outs.mark(&push) {
+            return Appended::Repeated;
+        }
+        let Some(log) = state.live_log(&push.address, now, limits) else {
             return Appended::Unregistered;
         };
         let answer = (push.message_id, push.accepted_at + IDEMPOTENCY_MS);

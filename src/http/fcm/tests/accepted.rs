@@ -1,6 +1,7 @@
 //! Documents that are accepted, and what becomes of them.
 
 use super::*;
+use crate::topic::{Condition, Reach, TopicName};
 
 const NO_PAYLOAD: &str = "{}";
 
@@ -315,10 +316,12 @@ fn the_dialect_of_rustore_is_understood() {
 #[test]
 fn topics_and_conditions_are_targets() {
     let topic = accept(r#"{"message":{"topic":"news-2.0_~%"}}"#);
-    assert_eq!(topic.target, Target::Topic("news-2.0_~%".to_owned()));
+    let name = TopicName::parse("news-2.0_~%").expect("a name");
+    assert_eq!(topic.target, Target::Many(Reach::Topic(name)));
     let text = "'a' in topics && !('b' in topics)";
     let condition = accept(&format!(r#"{{"message":{{"condition":"{text}"}}}}"#));
-    assert_eq!(condition.target, Target::Condition(text.to_owned()));
+    let parsed = Condition::parse(text).expect("a condition");
+    assert_eq!(condition.target, Target::Many(Reach::Condition(parsed)));
 }
 
 #[test]
