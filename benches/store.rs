@@ -21,6 +21,7 @@ const MESSAGE_BYTES: usize = 300;
 const LIMITS: StoreLimits = StoreLimits {
     pending_per_token: 10_000,
     token_ttl_ms: 30 * 24 * 60 * 60 * 1_000,
+    topics_per_token: 2_000,
 };
 
 fn main() -> anyhow::Result<()> {
@@ -98,6 +99,7 @@ fn append_all(
             expires_at: now + 60 * 60 * 1_000,
             collapse_key: None,
             idempotency: None,
+            is_copy: false,
             message: message.clone(),
         };
         store.append(push, 0, &sink);

@@ -18,7 +18,9 @@ use prometheus::{
     TextEncoder,
 };
 
-pub use labels::{CloseLabel, Handshake, Label, PushState, Queue, SEND_CODES, Shed};
+pub use labels::{
+    CloseLabel, FanOutCopy, FanOutState, Handshake, Label, PushState, Queue, SEND_CODES, Shed,
+};
 pub use scraped::StoreCounts;
 
 use scraped::{Gauges, Pushes};
@@ -54,6 +56,12 @@ pub struct Metrics {
     pub store_commit_seconds: Histogram,
     /// `herald_store_batch_pushes`.
     pub store_batch_pushes: Histogram,
+    /// `herald_fan_outs_total`: pushes to many, by how far they came.
+    pub fan_outs: Counters<FanOutState>,
+    /// `herald_fan_out_copies_total`: what became of their copies.
+    pub fan_out_copies: Counters<FanOutCopy>,
+    /// `herald_fan_outs_unfinished`: such pushes that are on their way.
+    pub fan_outs_unfinished: IntGauge,
     pushes: Pushes,
     queues: Gauges,
     backends: Gauges,
@@ -109,6 +117,23 @@ impl Metrics {
                 "herald_store_batch_pushes",
                 "Pushes that one commit made durable.",
                 &BATCH_PUSHES,
+            ),
+            fan_outs: Counters::new(
+                &registry,
+                "herald_fan_outs_total",
+                "Pushes to topics and conditions, by how far they came.",
+                "state",
+            ),
+            fan_out_copies: Counters::new(
+                &registry,
+                "herald_fan_out_copies_total",
+                "What became of copies of such pushes.",
+                "result",
+            ),
+            fan_outs_unfinished: gauge(
+                &registry,
+                "herald_fan_outs_unfinished",
+                "Pushes to topics and conditions that are on their way.",
             ),
             pushes: register(&registry, Pushes::new()),
             queues: register(
@@ -314,6 +339,9 @@ mod tests {
             "herald_queue_depth{queue=\"commit\"} 0",
             "herald_shed_total{reason=\"mailbox_full\"} 0",
             "herald_pushes_pending 0",
+            "herald_fan_outs_total{state=\"accepted\"} 0",
+            "herald_fan_out_copies_total{result=\"stored\"} 0",
+            "herald_fan_outs_unfinished 0",
         ] {
             has_line(&text, line);
         }

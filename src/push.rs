@@ -109,11 +109,16 @@ impl Push {
     /// Whether the push may no longer be handed to a device.
     #[must_use]
     pub fn is_expired(&self, now: Millis) -> bool {
-        if self.expires_at <= self.accepted_at {
-            now > self.expires_at + EXPIRY_GRACE_MS
-        } else {
-            now >= self.expires_at
-        }
+        is_expired(self.accepted_at, self.expires_at, now)
+    }
+}
+
+/// Whether what was accepted and expires then may no longer be handed to a device.
+pub(crate) fn is_expired(accepted_at: Millis, expires_at: Millis, now: Millis) -> bool {
+    if expires_at <= accepted_at {
+        now > expires_at + EXPIRY_GRACE_MS
+    } else {
+        now >= expires_at
     }
 }
 

@@ -115,6 +115,7 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
     actix_rt::spawn(server);
     node.started().await;
     node.join_region();
+    node.start_fan_outs();
 
     let admin_token = admin_token(&config, &*store).await?;
     let leaving = Arc::new(AtomicBool::new(false));
@@ -188,6 +189,8 @@ fn node_settings(config: &Config) -> NodeSettings {
         session_mailbox: config.socket.mailbox,
         in_flight_per_token: config.limits.in_flight_per_token,
         queued_per_token: config.limits.queued_per_token,
+        fan_outs_per_project: config.limits.fan_outs_per_project,
+        fan_out_copies_per_second: config.limits.fan_out_copies_per_second,
         append_timeout_ms: config.limits.append_timeout_ms,
         sessions_max: config.socket.sessions_max,
         hello_timeout_ms: config.socket.hello_timeout_ms,

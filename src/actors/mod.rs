@@ -9,6 +9,7 @@ pub mod admission;
 pub mod close_reason;
 pub mod conversation;
 mod depths;
+mod fan_out;
 mod frames;
 mod messages;
 mod missed;
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 pub use crate::actors::node::settings::NodeSettings;
 pub use crate::actors::node::{AppendError, LiveProject, Node, Sent};
+pub use crate::actors::once::Outgoing;
 
 /// A map for hot paths. Nothing may depend on its order.
 pub type FastMap<K, V> = HashMap<K, V, ahash::RandomState>;

@@ -3,6 +3,7 @@
 
 mod neighbours;
 pub mod settings;
+mod topics;
 mod within;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -15,9 +16,10 @@ use tokio::sync::oneshot;
 
 use crate::actors::action::Attached;
 use crate::actors::depths::Depths;
+use crate::actors::fan_out::FanOuts;
 use crate::actors::messages::{Append, Beat, CloseAll, EndProject, EndToken, Notify};
 use crate::actors::node::settings::NodeSettings;
-use crate::actors::once::Once;
+use crate::actors::once::{Once, Outgoing};
 use crate::actors::router::Router;
 use crate::actors::storage::Storage;
 use crate::clock::Clock;
@@ -36,6 +38,9 @@ pub enum AppendError {
     /// The node has too many sends waiting.
     #[error("too many sends are waiting")]
     NodeBusy,
+    /// Its project has too many pushes to many on their way.
+    #[error("too many fan-outs of this project are not finished")]
+    FanOutsBusy,
     /// No outcome in time: it may still come.
     #[error("no outcome in time")]
     TimedOut,
@@ -70,6 +75,7 @@ struct Shared {
     depths: Arc<Depths>,
     draining: AtomicBool,
     once: Once,
+    fan_outs: FanOuts,
     region: MaybeRegion,
     last_epoch: AtomicU64,
 }
@@ -101,6 +107,7 @@ impl Node {
     ) -> Self {
         let depths = Arc::<Depths>::default();
         depths.show_on(&metrics);
+        let fan_outs = FanOuts::new(settings.fan_out_copies_per_second);
         let workers = (0..settings.workers).map(|_| OnceLock::new()).collect();
         Self(Arc::new(Shared {
             settings,
@@ -115,6 +122,7 @@ impl Node {
             depths,
             draining: AtomicBool::new(false),
             once: Once::default(),
+            fan_outs,
             region,
             last_epoch: AtomicU64::new(0),
         }))
@@ -167,18 +175,18 @@ impl Node {
 
     // --- For senders -------------------------------------------------------------------------
 
-    /// Numbers a push, makes it durable and starts its delivery; at most once for one idempotency
-    /// key: a repeat waits for the first and gets its answer.
+    /// Numbers a push, makes it durable and starts its delivery, or durably accepts one to many;
+    /// at most once for one idempotency key: a repeat waits for the first and gets its answer.
     ///
     /// # Errors
     /// [`AppendError`]: refused for certain, or the outcome is unknown.
-    pub async fn send(&self, push: NewPush) -> Result<Sent, AppendError> {
+    pub async fn send(&self, outgoing: Outgoing) -> Result<Sent, AppendError> {
         let _running = Running::count(&self.0.sends);
         let patience = Duration::from_millis(self.0.settings.append_timeout_ms);
         let sent = async {
-            match push.idempotency {
-                Some(key) => self.0.once.run(self, key, push).await,
-                None => self.append(push).await,
+            match outgoing.idempotency() {
+                Some(key) => self.0.once.run(self, key, outgoing).await,
+                None => self.take_on(outgoing).await,
             }
         };
         tokio::time::timeout(patience, sent)
@@ -186,8 +194,22 @@ impl Node {
             .unwrap_or(Err(AppendError::TimedOut))
     }
 
-    pub(in crate::actors) async fn append(&self, push: NewPush) -> Result<Sent, AppendError> {
+    pub(in crate::actors) async fn take_on(&self, outgoing: Outgoing) -> Result<Sent, AppendError> {
+        let push = match outgoing {
+            Outgoing::ToOne(push) => push,
+            Outgoing::ToMany(fan_out) => return self.accept(fan_out).await,
+        };
         let message_id = push.message_id;
+        Ok(match self.append_one(push).await? {
+            Appended::Stored { .. } | Appended::Repeated => Sent::Stored(message_id),
+            Appended::Unregistered => Sent::Unregistered,
+        })
+    }
+
+    pub(in crate::actors) async fn append_one(
+        &self,
+        push: NewPush,
+    ) -> Result<Appended, AppendError> {
         let (reply, answer) = oneshot::channel();
         let worker = self
             .worker_of(push.address.id.shard_hash())
@@ -197,13 +219,13 @@ impl Node {
             self.0.depths.storage.take(1);
             return Err(AppendError::NodeBusy);
         }
-        match answer.await {
-            Ok(Ok(Appended::Stored { .. } | Appended::Repeated)) => Ok(Sent::Stored(message_id)),
-            Ok(Ok(Appended::Unregistered)) => Ok(Sent::Unregistered),
-            Ok(Err(error)) => Err(error),
-            // The actor is gone without a word: the process is ending.
-            Err(_) => Err(StoreError::OutcomeUnknown("the storage actor stopped").into()),
-        }
+        // The actor is gone without a word: the process is ending.
+        let gone = StoreError::OutcomeUnknown("the storage actor stopped");
+        answer.await.unwrap_or(Err(gone.into()))
+    }
+
+    pub(in crate::actors) fn fan_outs(&self) -> &FanOuts {
+        &self.0.fan_outs
     }
 
     // --- For devices -------------------------------------------------------------------------

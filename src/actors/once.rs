@@ -11,8 +11,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::actors::{AppendError, FastMap, Node, Sent};
-use crate::push::{IdempotencyKey, NewPush};
+use crate::push::{IdempotencyKey, MessageId, NewPush};
 use crate::store::{Claim, StoreError};
+use crate::topic::FanOut;
 
 /// Repeats that may wait for one key.
 const WAITING_PER_KEY: usize = 64;
@@ -23,9 +24,36 @@ const KEYS_MAX: usize = 65_536;
 /// Pause before a key that another node is at is asked for again.
 const ELSEWHERE_PAUSE: Duration = Duration::from_millis(100);
 
+/// What a sender sends.
+#[derive(Debug)]
+pub enum Outgoing {
+    /// A push for one token.
+    ToOne(NewPush),
+    /// A push for everybody that a topic or a condition reaches.
+    ToMany(FanOut),
+}
+
+impl Outgoing {
+    /// The key under which it may be sent once.
+    #[must_use]
+    pub fn idempotency(&self) -> Option<IdempotencyKey> {
+        match self {
+            Self::ToOne(push) => push.idempotency,
+            Self::ToMany(fan_out) => fan_out.idempotency,
+        }
+    }
+
+    fn message_id(&mut self) -> &mut MessageId {
+        match self {
+            Self::ToOne(push) => &mut push.message_id,
+            Self::ToMany(fan_out) => &mut fan_out.message_id,
+        }
+    }
+}
+
 /// Somebody who wants the outcome of a key.
 struct Candidate {
-    push: NewPush,
+    outgoing: Outgoing,
     reply: oneshot::Sender<Result<Sent, AppendError>>,
 }
 
@@ -43,10 +71,10 @@ impl Once {
         &self,
         node: &Node,
         key: IdempotencyKey,
-        push: NewPush,
+        outgoing: Outgoing,
     ) -> Result<Sent, AppendError> {
         let (reply, answer) = oneshot::channel();
-        let candidate = Candidate { push, reply };
+        let candidate = Candidate { outgoing, reply };
         if let Some(first) = self.enter(key, candidate)? {
             let (node, lines) = (node.clone(), Arc::clone(&self.lines));
             actix_rt::spawn(async move { run_line(&node, &lines, key, first).await });
@@ -82,7 +110,7 @@ impl Once {
 async fn run_line(node: &Node, lines: &Lines, key: IdempotencyKey, first: Candidate) {
     let mut current = first;
     loop {
-        let outcome = send(node, key, current.push).await;
+        let outcome = send(node, key, current.outgoing).await;
         let settled = matches!(outcome, Ok(Sent::Stored(_)));
         let _ = current.reply.send(outcome.clone());
         let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -104,19 +132,24 @@ async fn run_line(node: &Node, lines: &Lines, key: IdempotencyKey, first: Candid
     }
 }
 
-async fn send(node: &Node, key: IdempotencyKey, mut push: NewPush) -> Result<Sent, AppendError> {
+async fn send(
+    node: &Node,
+    key: IdempotencyKey,
+    mut outgoing: Outgoing,
+) -> Result<Sent, AppendError> {
     loop {
         let now = node.clock().now();
-        match node.store().claim(key, push.message_id, now).await? {
+        let proposed = *outgoing.message_id();
+        match node.store().claim(key, proposed, now).await? {
             Claim::Answered(earlier) => return Ok(Sent::Stored(earlier)),
             // Another node's run ends, or is given up; the sender's own patience is elsewhere.
             Claim::Elsewhere => tokio::time::sleep(ELSEWHERE_PAUSE).await,
-            Claim::CutOff(earlier) => {
-                push.message_id = earlier;
-                return node.append(push).await;
-            }
             // Without a deadline: whether this run ended well decides whether the next may start.
-            Claim::Fresh => return node.append(push).await,
+            Claim::CutOff(earlier) => {
+                *outgoing.message_id() = earlier;
+                return node.take_on(outgoing).await;
+            }
+            Claim::Fresh => return node.take_on(outgoing).await,
         }
     }
 }

@@ -38,6 +38,8 @@ pub enum Status {
     NotFound,
     /// What was to be made is there.
     AlreadyExists,
+    /// Something else must change first.
+    FailedPrecondition,
     /// Somebody else was faster, or a limit on the number of things is reached.
     Aborted,
     /// A quota or a queue is full.
@@ -60,6 +62,7 @@ impl Status {
             Self::PermissionDenied => "PERMISSION_DENIED",
             Self::NotFound => "NOT_FOUND",
             Self::AlreadyExists => "ALREADY_EXISTS",
+            Self::FailedPrecondition => "FAILED_PRECONDITION",
             Self::Aborted => "ABORTED",
             Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
             Self::Internal => "INTERNAL",
@@ -71,7 +74,7 @@ impl Status {
     /// The HTTP code that goes with it, unless the fault has one of its own.
     const fn http(self) -> StatusCode {
         match self {
-            Self::InvalidArgument => StatusCode::BAD_REQUEST,
+            Self::InvalidArgument | Self::FailedPrecondition => StatusCode::BAD_REQUEST,
             Self::Unauthenticated => StatusCode::UNAUTHORIZED,
             Self::PermissionDenied => StatusCode::FORBIDDEN,
             Self::NotFound => StatusCode::NOT_FOUND,

@@ -15,6 +15,7 @@ pub mod listener;
 mod poll;
 pub mod quota;
 mod send;
+mod topics;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,9 @@ impl Public {
     }
 }
 
+/// Topics of one token.
+const REGISTRATION: &str = "/v1/projects/{project_id}/registrations/{token}/topicSubscriptions";
+
 /// The public listener's routes. `/v1/connect` leaves HTTP before it gets here, see `connect`.
 pub fn routes(public: Data<Public>) -> impl FnOnce(&mut ServiceConfig) {
     move |service| {
@@ -63,6 +67,31 @@ pub fn routes(public: Data<Public>) -> impl FnOnce(&mut ServiceConfig) {
                 post("/v1/projects/{project_id}/messages:send").route(web::post().to(send::send)),
             )
             .service(post("/v1/projects/messages:get").route(web::post().to(poll::poll)))
+            .service(post("/iid/v1:batchAdd").route(web::post().to(topics::instance_id::batch_add)))
+            .service(
+                post("/iid/v1:batchRemove")
+                    .route(web::post().to(topics::instance_id::batch_remove)),
+            )
+            .service(
+                resource("/iid/v1/{token}/rel/topics/{topic}", "POST, DELETE")
+                    .route(web::post().to(topics::instance_id::add))
+                    .route(web::delete().to(topics::instance_id::remove)),
+            )
+            .service(
+                resource("/iid/info/{token}", "GET")
+                    .route(web::get().to(topics::instance_id::info)),
+            )
+            .service(
+                resource(REGISTRATION, "GET, POST")
+                    .route(web::get().to(topics::registrations::list))
+                    .route(web::post().to(topics::registrations::create)),
+            )
+            .service(
+                resource(&format!("{REGISTRATION}/{{topic}}"), "GET, PATCH, DELETE")
+                    .route(web::get().to(topics::registrations::get))
+                    .route(web::patch().to(topics::registrations::update))
+                    .route(web::delete().to(topics::registrations::delete)),
+            )
             .service(post("/v1/devices").route(web::post().to(devices::register)))
             .service(
                 post("/v1/projects/{project_id}/tokens").route(web::post().to(devices::mint_token)),

@@ -26,11 +26,20 @@ impl<K: Hash + Eq + Clone> Buckets<K> {
     /// Each key may have `per_minute`, all at once or spread; 0 switches the limit off.
     #[must_use]
     pub fn per_minute(per_minute: u32) -> Self {
-        let limiter =
-            NonZeroU32::new(per_minute).map(|limit| RateLimiter::dashmap(Quota::per_minute(limit)));
+        Self::per_period(per_minute, Quota::per_minute)
+    }
+
+    /// The same, for a second.
+    #[must_use]
+    pub fn per_second(per_second: u32) -> Self {
+        Self::per_period(per_second, Quota::per_second)
+    }
+
+    fn per_period(limit: u32, quota: fn(NonZeroU32) -> Quota) -> Self {
+        let size = NonZeroU32::new(limit);
         Self {
-            limiter,
-            size: NonZeroU32::new(per_minute).unwrap_or(NonZeroU32::MIN),
+            limiter: size.map(|size| RateLimiter::dashmap(quota(size))),
+            size: size.unwrap_or(NonZeroU32::MIN),
             clock: DefaultClock::default(),
         }
     }
@@ -77,6 +86,8 @@ pub struct Quotas {
     pub project_sends: Buckets<ProjectHash>,
     /// Sends, by token.
     pub token_sends: Buckets<TokenId>,
+    /// Tokens that join or leave topics, by project.
+    pub project_topic_changes: Buckets<ProjectHash>,
     /// New devices and tokens, by address.
     mints: Buckets<IpAddr>,
 }
@@ -88,6 +99,9 @@ impl Quotas {
         Self {
             project_sends: Buckets::per_minute(config.quota.sends_per_minute_per_project),
             token_sends: Buckets::per_minute(config.quota.sends_per_minute_per_token),
+            project_topic_changes: Buckets::per_second(
+                config.quota.topic_changes_per_second_per_project,
+            ),
             mints: Buckets::per_minute(config.limits.mints_per_minute_per_address),
         }
     }
@@ -104,6 +118,7 @@ impl Quotas {
     pub fn forget_full(&self) {
         self.project_sends.forget_full();
         self.token_sends.forget_full();
+        self.project_topic_changes.forget_full();
         self.mints.forget_full();
     }
 }

@@ -7,7 +7,8 @@ use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use sha2::{Digest as _, Sha256};
 
-use crate::actors::{AppendError, Sent};
+use crate::actors::{AppendError, Outgoing, Sent};
+use crate::clock::Millis;
 use crate::http::error::ApiError;
 use crate::http::fcm::{self, ParsedMessage, Target};
 use crate::http::{Public, auth, body, json_response};
@@ -16,6 +17,7 @@ use crate::projects::Project;
 use crate::push::{CollapseKey, IdempotencyKey, MessageId, NewPush};
 use crate::store::StoreError;
 use crate::token::{ProjectHash, TokenAddress, TokenError};
+use crate::topic::{FanOut, Reach};
 
 /// The header that makes a repeated send harmless.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -64,46 +66,85 @@ async fn accept(
     let limit = public.http.send_body_bytes;
     let body = body::read_json(request, payload, limit, public.body_patience()).await?;
     let parsed = fcm::parse_send(&body, &public.message_limits)?;
-    let address = address_of(&parsed.target, project.hash(), public)?;
     check_package(&parsed.message, &project)?;
-    take_token_quota(&address, public)?;
-    let accepted_at = public.node.clock().now();
-    let message_id = MessageId::generate(accepted_at);
-    if parsed.validate_only {
-        return match public.node.is_registered(&address).await {
-            Ok(true) => Ok(message_id),
-            Ok(false) => Err(ApiError::unregistered()),
-            Err(error) => Err(refused(AppendError::Store(error), public)),
-        };
+    let key = idempotency_key(request.headers(), project.hash())?;
+    let now = public.node.clock().now();
+    match parsed.target {
+        Target::Token(text) => {
+            let address = own_token(&text, project.hash(), public)?;
+            take_token_quota(&address, public)?;
+            let push = push(address, parsed.message, key, now);
+            if parsed.validate_only {
+                return check_token(push, public).await;
+            }
+            hand_over(Outgoing::ToOne(push), public).await
+        }
+        Target::Many(reach) => {
+            let fan_out = fan_out(reach, project.hash(), parsed.message, key, now);
+            if parsed.validate_only {
+                return Ok(fan_out.message_id);
+            }
+            hand_over(Outgoing::ToMany(fan_out), public).await
+        }
     }
-    let push = NewPush {
-        address,
-        message_id,
-        accepted_at,
-        expires_at: accepted_at + parsed.message.ttl_ms,
-        collapse_key: parsed.message.collapse_key.as_deref().map(collapse_key),
-        idempotency: idempotency_key(request.headers(), project.hash())?,
-        is_copy: false,
-        message: parsed.message.json,
-    };
-    match public.node.send(push).await {
+}
+
+async fn hand_over(outgoing: Outgoing, public: &Public) -> Result<MessageId, ApiError> {
+    match public.node.send(outgoing).await {
         Ok(Sent::Stored(message_id)) => Ok(message_id),
         Ok(Sent::Unregistered) => Err(ApiError::unregistered()),
         Err(error) => Err(refused(error, public)),
     }
 }
 
-/// Opens the target and checks that it is the project's own.
-fn address_of(
-    target: &Target,
+/// Whether the push would be taken.
+async fn check_token(push: NewPush, public: &Public) -> Result<MessageId, ApiError> {
+    match public.node.is_registered(&push.address).await {
+        Ok(true) => Ok(push.message_id),
+        Ok(false) => Err(ApiError::unregistered()),
+        Err(error) => Err(refused(AppendError::Store(error), public)),
+    }
+}
+
+fn push(
+    address: TokenAddress,
+    message: ParsedMessage,
+    idempotency: Option<IdempotencyKey>,
+    now: Millis,
+) -> NewPush {
+    NewPush {
+        address,
+        message_id: MessageId::generate(now),
+        accepted_at: now,
+        expires_at: now + message.ttl_ms,
+        collapse_key: message.collapse_key.as_deref().map(collapse_key),
+        idempotency,
+        is_copy: false,
+        message: message.json,
+    }
+}
+
+fn fan_out(
+    reach: Reach,
     project: ProjectHash,
-    public: &Public,
-) -> Result<TokenAddress, ApiError> {
-    let Target::Token(text) = target else {
-        return Err(ApiError::invalid_argument(
-            "This server does not send to topics or conditions.",
-        ));
-    };
+    message: ParsedMessage,
+    idempotency: Option<IdempotencyKey>,
+    now: Millis,
+) -> FanOut {
+    FanOut {
+        message_id: MessageId::generate(now),
+        project,
+        reach,
+        accepted_at: now,
+        expires_at: now + message.ttl_ms,
+        collapse_key: message.collapse_key.as_deref().map(collapse_key),
+        idempotency,
+        message: message.json,
+    }
+}
+
+/// Opens a push token and checks that it is the project's own.
+fn own_token(text: &str, project: ProjectHash, public: &Public) -> Result<TokenAddress, ApiError> {
     let (address, _) = public
         .node
         .keys()
@@ -191,6 +232,11 @@ fn refused(error: AppendError, public: &Public) -> ApiError {
         AppendError::TokenBusy => {
             sheds.count(Shed::TokenQueueFull);
             ApiError::resource_exhausted(BUSY_RETRY, "device", "Too many sends to one token.")
+        }
+        AppendError::FanOutsBusy => {
+            sheds.count(Shed::FanOutsFull);
+            let message = "Too many sends to topics are on their way.";
+            ApiError::resource_exhausted(BUSY_RETRY, "project", message)
         }
         AppendError::NodeBusy => {
             sheds.count(Shed::MailboxFull);

@@ -112,6 +112,8 @@ labels!(
         TokenQuota = "token_quota",
         /// A project's quota of topic changes.
         TopicQuota = "topic_quota",
+        /// A project's pushes to many that are on their way.
+        FanOutsFull = "fan_outs_full",
         /// An address's limit of new devices and tokens.
         MintLimit = "mint_limit",
         /// The store cannot be written to.
@@ -156,5 +158,31 @@ labels!(
         Dropped = "dropped",
         /// Its token ended.
         Deleted = "deleted",
+    }
+);
+
+labels!(
+    /// Where a push to many stands.
+    FanOutState {
+        /// Durable, and its sender was told.
+        Accepted = "accepted",
+        /// Found unfinished: its node has stopped.
+        Resumed = "resumed",
+        /// Everybody has a copy, or it has expired.
+        Finished = "finished",
+    }
+);
+
+labels!(
+    /// What became of one try to store a copy.
+    FanOutCopy {
+        /// Stored.
+        Stored = "stored",
+        /// Was there already, from before a restart.
+        Repeated = "repeated",
+        /// Its token is dead.
+        Unregistered = "unregistered",
+        /// Not taken now: tried again.
+        Retried = "retried",
     }
 );

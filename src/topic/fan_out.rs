@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::Reach;
 use crate::clock::Millis;
-use crate::push::{CollapseKey, IdempotencyKey, MessageId, NewPush};
+use crate::push::{self, CollapseKey, IdempotencyKey, MessageId, NewPush};
 use crate::token::{ProjectHash, TokenAddress};
 
 /// A push to everybody that a topic or a condition reaches.
@@ -31,6 +31,12 @@ pub struct FanOut {
 }
 
 impl FanOut {
+    /// Whether no copy may be handed to a device any more.
+    #[must_use]
+    pub fn is_expired(&self, now: Millis) -> bool {
+        push::is_expired(self.accepted_at, self.expires_at, now)
+    }
+
     /// The copy for one token.
     #[must_use]
     pub fn copy_for(&self, address: TokenAddress) -> NewPush {

@@ -13,6 +13,10 @@ pub struct NodeSettings {
     pub in_flight_per_token: usize,
     /// Sends of one token that may wait for those.
     pub queued_per_token: usize,
+    /// Pushes of one project to many that may be unfinished.
+    pub fan_outs_per_project: usize,
+    /// Copies of such pushes that are stored in a second; 0 = as fast as they can be.
+    pub fan_out_copies_per_second: u32,
     /// A sender has its answer within this time.
     pub append_timeout_ms: u64,
     /// Sessions of the whole node.

@@ -60,6 +60,24 @@ impl ApiError {
         )
     }
 
+    /// The same, where the token stands in the path.
+    #[must_use]
+    pub fn malformed_registration() -> Self {
+        Self::invalid_field(
+            "registration",
+            "The registration token is not a valid FCM registration token",
+        )
+    }
+
+    /// The token has as many topics as it may have. Not 429, which would be tried again.
+    #[must_use]
+    pub fn too_many_topics() -> Self {
+        Self::new(
+            Status::FailedPrecondition,
+            "The registration is subscribed to as many topics as it may be.",
+        )
+    }
+
     /// The payload is above its limit. Its `BadRequest` names no field, as in production.
     #[must_use]
     pub fn message_too_large(limit_bytes: usize) -> Self {
@@ -223,6 +241,13 @@ impl ApiError {
         );
         Self::resource_exhausted(retry_after, format!("projects/{project_id}"), message)
             .with_detail(Detail::rate_limit_exceeded(project_id, sends_per_minute))
+    }
+
+    /// 429: the project changes more subscriptions a second than it may.
+    #[must_use]
+    pub fn topic_quota_exceeded(retry_after: Duration, project_id: &str) -> Self {
+        let message = "Topic subscription rate of the project exceeded.";
+        Self::resource_exhausted(retry_after, format!("projects/{project_id}"), message)
     }
 
     /// 429 before any quota is touched: too many new devices or tokens at once.

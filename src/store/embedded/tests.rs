@@ -510,7 +510,7 @@ fn a_store_that_was_full_and_is_empty_is_small_again() {
         }
         store.flush().await.expect("flushed");
         assert_eq!(store.totals().pending, 0);
-        until(|| store.journals() == 1 && store.engine.table_bytes() < 1_000_000).await;
+        until(|| store.journals() == 1 && store.engine.table_bytes() < GARBAGE_BYTES_MAX).await;
         assert!(store.disk_bytes().expect("known") < JOURNAL_BYTES_MAX);
     });
 }
@@ -546,6 +546,10 @@ async fn until_swept(store: &EmbeddedStore, is_so: impl Fn() -> bool) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
+
+/// Rows of 1,000 bytes that are too few to be worth a walk: a tenth of what was there. A store that
+/// found a quiet second while they were removed leaves as many.
+const GARBAGE_BYTES_MAX: u64 = 6_000_000;
 
 /// The engine begins a new journal after the first memtable past 64 MB.
 const JOURNAL_BYTES_MAX: u64 = 80 * 1024 * 1024;
