@@ -22,3 +22,4 @@ mod refusals;
 mod secrecy;
 mod slow_and_silent;
 mod takeover;
+mod topics;
