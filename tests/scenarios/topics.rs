@@ -268,7 +268,9 @@ async fn conditions_reach_those_they_hold_for() {
     let tokens = server.tokens(&device, 4).await;
     for (token, topics) in tokens.iter().zip([&["a"][..], &["a", "b"], &["b"], &[]]) {
         for topic in topics {
-            server.subscribe_all(&[token.clone()], topic).await;
+            server
+                .subscribe_all(std::slice::from_ref(token), topic)
+                .await;
         }
         server.poll_token(&device, token, 1).await;
     }
@@ -301,7 +303,9 @@ async fn pushes_to_a_topic_keep_their_order_and_their_rules() {
     let server = Server::start().await;
     let device = server.device().await;
     let token = server.token(&device).await;
-    server.subscribe_all(&[token.clone()], "news").await;
+    server
+        .subscribe_all(std::slice::from_ref(&token), "news")
+        .await;
     for number in 0..20 {
         server
             .accepted(&to_topic("news", &number.to_string()))

@@ -1,6 +1,8 @@
 //! Checks a store at rest: everything decodes, every row has its record, every record its place in
 //! the wake index, and all counts agree.
 
+mod topics;
+
 use std::fmt;
 use std::iter::Peekable;
 use std::path::Path;
@@ -39,6 +41,10 @@ pub struct FsckReport {
     pub answers: u64,
     /// Projects, deleted ones included.
     pub projects: u64,
+    /// Subscriptions to topics.
+    pub subscriptions: u64,
+    /// Pushes to many that are not finished.
+    pub fan_outs: u64,
     /// The first faults, spelled out.
     pub faults: Vec<String>,
     /// All faults.
@@ -68,6 +74,8 @@ impl fmt::Display for FsckReport {
         writeln!(formatter, "expired, unswept {}", self.expired_unswept)?;
         writeln!(formatter, "idempotency keys {}", self.answers)?;
         writeln!(formatter, "projects         {}", self.projects)?;
+        writeln!(formatter, "subscriptions    {}", self.subscriptions)?;
+        writeln!(formatter, "fan-outs         {}", self.fan_outs)?;
         writeln!(formatter, "faults           {}", self.fault_count)?;
         for fault in &self.faults {
             writeln!(formatter, "  {fault}")?;
@@ -97,6 +105,7 @@ fn check(engine: &Engine, now: Millis) -> Result<FsckReport, StoreError> {
     check_wakes(engine, &mut report)?;
     check_answers(engine, &mut report)?;
     check_projects(engine, &mut report)?;
+    topics::check_topics(engine, &mut report)?;
     check_totals(engine, &mut report)?;
     Ok(report)
 }
