@@ -5,6 +5,7 @@ mod arrivals;
 mod clock;
 mod commands;
 mod crew;
+mod crowd;
 mod fleet;
 mod http;
 mod latency;
@@ -25,7 +26,7 @@ use clap::{Parser, Subcommand};
 use tokio::runtime;
 use tokio::task::LocalSet;
 
-use commands::{hold, push, ratio, wake};
+use commands::{hold, push, ratio, topic, wake};
 
 /// The server cannot be reached, or the swarm itself failed.
 const EXIT_FAILED: u8 = 2;
@@ -45,6 +46,8 @@ enum Command {
     Push(push::PushOptions),
     /// Compares the speed of two kinds of calls.
     Ratio(ratio::RatioOptions),
+    /// Subscribes many tokens to a topic, sends to it, and watches what that costs.
+    Topic(topic::TopicOptions),
     /// Compares the latency of pushes to parked and to awake sessions.
     Wake(wake::WakeOptions),
     /// A child process; takes its orders from standard input.
@@ -70,6 +73,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Hold(options) => hold::run(options).await,
         Command::Push(options) => push::run(options).await,
         Command::Ratio(options) => ratio::run(options).await,
+        Command::Topic(options) => topic::run(options).await,
         Command::Wake(options) => wake::run(options).await,
         Command::Crew => crew::run().await.map(|()| ExitCode::SUCCESS),
     }

@@ -50,9 +50,27 @@ async fn register(target: &Target, caller: &mut Caller) -> anyhow::Result<Identi
     let host = &target.host;
     let head = format!("POST /v1/devices HTTP/1.1\r\nhost: {host}\r\n");
     let device: Registered = post(caller, &head, b"{}").await.context("registering")?;
+    let mut identity = Identity {
+        device_id: device.device_id,
+        device_secret: device.device_secret,
+        token: String::new(),
+    };
+    identity.token = mint(target, caller, &identity).await?;
+    Ok(identity)
+}
+
+/// Mints one more token on a device.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn mint(
+    target: &Target,
+    caller: &mut Caller,
+    device: &Identity,
+) -> anyhow::Result<String> {
     let head = format!(
-        "POST /v1/projects/{}/tokens HTTP/1.1\r\nhost: {host}\r\nauthorization: Device {}.{}\r\n",
-        target.project_id, device.device_id, device.device_secret
+        "POST /v1/projects/{}/tokens HTTP/1.1\r\nhost: {}\r\nauthorization: Device {}.{}\r\n",
+        target.project_id, target.host, device.device_id, device.device_secret
     );
     let app = json!({
         "package_name": target.package_name,
@@ -61,11 +79,7 @@ async fn register(target: &Target, caller: &mut Caller) -> anyhow::Result<Identi
     let minted: Minted = post(caller, &head, app.to_string().as_bytes())
         .await
         .context("minting a token")?;
-    Ok(Identity {
-        device_id: device.device_id,
-        device_secret: device.device_secret,
-        token: minted.token,
-    })
+    Ok(minted.token)
 }
 
 async fn post<T: DeserializeOwned>(

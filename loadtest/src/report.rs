@@ -83,6 +83,17 @@ pub struct RunResult {
     pub parked_delivery_ms_p50: Option<f64>,
     /// What being parked added to it (`wake`).
     pub wake_ms_p50: Option<f64>,
+    /// Tokens that were subscribed (`topic`).
+    pub topic_tokens: Option<u64>,
+    /// Copies of the send to them that were stored (`topic`).
+    pub topic_copies: Option<u64>,
+    /// From that send to the end of its last copy (`topic`).
+    pub topic_seconds: Option<f64>,
+    /// Copies stored in a second (`topic`).
+    pub topic_copies_per_s: Option<f64>,
+    /// Latency of sends to single tokens before it; `send_ms_…` is beside it (`topic`).
+    pub alone_send_ms_p50: Option<f64>,
+    pub alone_send_ms_p99: Option<f64>,
     /// How late the swarm was with its own sends, 99 of 100.
     pub swarm_lag_ms_p99: Option<f64>,
     /// Share of one processor that the busiest process of the swarm used.

@@ -75,6 +75,17 @@ pub struct ProcessFacts {
     pub started_at: f64,
 }
 
+/// What it said of pushes to topics.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FanOutFacts {
+    /// Copies stored so far.
+    pub copies: u64,
+    /// Such pushes that are not finished.
+    pub unfinished: u64,
+    /// Resident memory of the server, in bytes.
+    pub rss_bytes: u64,
+}
+
 /// The operator's side of the server.
 pub struct Operator {
     caller: Caller,
@@ -186,6 +197,16 @@ impl Operator {
         read_process_facts(&text)
     }
 
+    /// What the operator's listener says of pushes to topics now.
+    ///
+    /// # Errors
+    /// When the metrics cannot be had.
+    pub async fn fan_out_facts(&mut self) -> anyhow::Result<FanOutFacts> {
+        let body = self.call("GET", "/metrics", b"").await?;
+        let text = String::from_utf8(body).context("the metrics are not text")?;
+        read_fan_out_facts(&text)
+    }
+
     /// Whether the server is alive, and still the process that started at `started_at`.
     pub async fn is_alive_since(&mut self, started_at: f64) -> bool {
         self.process_facts()
@@ -247,24 +268,37 @@ impl Operator {
 }
 
 fn read_process_facts(metrics: &str) -> anyhow::Result<ProcessFacts> {
-    let gauge = |name: &str| {
-        metrics
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .find(|(series, _)| *series == name)
-            .and_then(|(_, value)| value.trim().parse::<f64>().ok())
-            .with_context(|| format!("the metrics have no {name}"))
-    };
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "memory is a whole, positive number"
-    )]
-    let rss_bytes = gauge("process_resident_memory_bytes")? as u64;
     Ok(ProcessFacts {
-        rss_bytes,
-        started_at: gauge("process_start_time_seconds")?,
+        rss_bytes: whole(read_gauge(metrics, "process_resident_memory_bytes")?),
+        started_at: read_gauge(metrics, "process_start_time_seconds")?,
     })
+}
+
+fn read_fan_out_facts(metrics: &str) -> anyhow::Result<FanOutFacts> {
+    let copies = "herald_fan_out_copies_total{result=\"stored\"}";
+    Ok(FanOutFacts {
+        copies: whole(read_gauge(metrics, copies)?),
+        unfinished: whole(read_gauge(metrics, "herald_fan_outs_unfinished")?),
+        rss_bytes: whole(read_gauge(metrics, "process_resident_memory_bytes")?),
+    })
+}
+
+fn read_gauge(metrics: &str, name: &str) -> anyhow::Result<f64> {
+    metrics
+        .lines()
+        .filter_map(|line| line.rsplit_once(' '))
+        .find(|(series, _)| *series == name)
+        .and_then(|(_, value)| value.trim().parse::<f64>().ok())
+        .with_context(|| format!("the metrics have no {name}"))
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "memory and counts are whole, positive numbers"
+)]
+fn whole(number: f64) -> u64 {
+    number as u64
 }
 
 #[cfg(test)]

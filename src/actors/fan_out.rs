@@ -33,8 +33,9 @@ const AT_ONCE: usize = 32;
 /// Tokens looked at from one checkpoint to the next.
 const STRETCH: usize = 256;
 
-/// Copies of all fan-outs that are on their way to the store.
-const COPIES_AT_ONCE: usize = 512;
+/// Copies of all fan-outs that are on their way to the store. A send to a single token waits behind
+/// so many at worst, and a commit with so many costs hardly more per push than one with more.
+const COPIES_AT_ONCE: usize = 128;
 
 /// Fan-outs of all projects that may be unfinished: a name and a project each in memory.
 const UNFINISHED_MAX: usize = 65_536;
@@ -261,8 +262,6 @@ impl Node {
             .await?;
         let reached = self.reached(fan_out, at.walk, stretch.met).await?;
         let count = u32::try_from(reached.len()).unwrap_or(u32::MAX);
-        // Never closed.
-        let _room = self.fan_outs().copies.acquire_many(count).await;
         self.fan_outs().pace.wait_for(count).await;
         let copies = reached
             .iter()
@@ -312,7 +311,11 @@ impl Node {
         let copies = &self.metrics().fan_out_copies;
         let mut pause = RETRY_PAUSE;
         loop {
-            match self.append_one(fan_out.copy_for(address)).await {
+            // Never closed.
+            let room = self.fan_outs().copies.acquire().await;
+            let appended = self.append_one(fan_out.copy_for(address)).await;
+            drop(room);
+            match appended {
                 Ok(Appended::Stored { .. }) => {
                     copies.count(FanOutCopy::Stored);
                     return Some(true);

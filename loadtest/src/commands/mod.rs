@@ -4,4 +4,5 @@ pub mod hold;
 pub mod push;
 pub mod ratio;
 mod run;
+pub mod topic;
 pub mod wake;
