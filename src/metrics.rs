@@ -5,6 +5,7 @@
 //! themselves (the store's pushes, the depth of queues) is read when somebody scrapes.
 
 mod allocator;
+mod fan_outs;
 mod labels;
 mod scraped;
 
@@ -18,6 +19,7 @@ use prometheus::{
     TextEncoder,
 };
 
+pub use fan_outs::FanOutMetrics;
 pub use labels::{
     CloseLabel, FanOutCopy, FanOutState, Handshake, Label, PushState, Queue, SEND_CODES, Shed,
 };
@@ -56,12 +58,8 @@ pub struct Metrics {
     pub store_commit_seconds: Histogram,
     /// `herald_store_batch_pushes`.
     pub store_batch_pushes: Histogram,
-    /// `herald_fan_outs_total`: pushes to many, by how far they came.
-    pub fan_outs: Counters<FanOutState>,
-    /// `herald_fan_out_copies_total`: what became of their copies.
-    pub fan_out_copies: Counters<FanOutCopy>,
-    /// `herald_fan_outs_unfinished`: such pushes that are on their way.
-    pub fan_outs_unfinished: IntGauge,
+    /// Pushes to many.
+    pub fan_outs: FanOutMetrics,
     pushes: Pushes,
     queues: Gauges,
     backends: Gauges,
@@ -118,23 +116,7 @@ impl Metrics {
                 "Pushes that one commit made durable.",
                 &BATCH_PUSHES,
             ),
-            fan_outs: Counters::new(
-                &registry,
-                "herald_fan_outs_total",
-                "Pushes to topics and conditions, by how far they came.",
-                "state",
-            ),
-            fan_out_copies: Counters::new(
-                &registry,
-                "herald_fan_out_copies_total",
-                "What became of copies of such pushes.",
-                "result",
-            ),
-            fan_outs_unfinished: gauge(
-                &registry,
-                "herald_fan_outs_unfinished",
-                "Pushes to topics and conditions that are on their way.",
-            ),
+            fan_outs: FanOutMetrics::new(&registry),
             pushes: register(&registry, Pushes::new()),
             queues: register(
                 &registry,

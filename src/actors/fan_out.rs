@@ -124,7 +124,7 @@ impl Node {
                 Err(error.into())
             }
             Ok(()) => {
-                self.metrics().fan_outs.count(FanOutState::Accepted);
+                self.metrics().fan_outs.states.count(FanOutState::Accepted);
                 fan_outs.order(order);
                 Ok(Sent::Stored(message_id))
             }
@@ -186,7 +186,7 @@ impl Node {
                 // Whoever carries it out will see.
                 _ => Lane::alone(message_id),
             };
-            self.metrics().fan_outs.count(FanOutState::Resumed);
+            self.metrics().fan_outs.states.count(FanOutState::Resumed);
             self.fan_outs().order(Order::CarryOut(message_id, lane));
         }
     }
@@ -198,7 +198,7 @@ impl Node {
 
     fn show_unfinished(&self) {
         let unfinished = self.fan_outs().known().len();
-        let gauge = &self.metrics().fan_outs_unfinished;
+        let gauge = &self.metrics().fan_outs.unfinished;
         gauge.set(i64::try_from(unfinished).unwrap_or(i64::MAX));
     }
 
@@ -244,7 +244,7 @@ impl Node {
             checkpoint = next;
         }
         self.store().finish_fan_out(message_id).await?;
-        self.metrics().fan_outs.count(FanOutState::Finished);
+        self.metrics().fan_outs.states.count(FanOutState::Finished);
         tracing::debug!(%message_id, copies = checkpoint.copies, "a fan-out is finished");
         Ok(())
     }
@@ -308,7 +308,7 @@ impl Node {
     /// Stores one copy, however long that takes: a token that has too much to do is tried again.
     /// Answers whether the copy is there, or `None` if the node stops first.
     async fn copy_to(&self, fan_out: &FanOut, address: TokenAddress) -> Option<bool> {
-        let copies = &self.metrics().fan_out_copies;
+        let copies = &self.metrics().fan_outs.copies;
         let mut pause = RETRY_PAUSE;
         loop {
             // Never closed.
