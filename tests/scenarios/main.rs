@@ -12,6 +12,7 @@ mod drain;
 mod endings;
 mod expiry;
 mod failed_sync;
+#[expect(dead_code, reason = "the torture uses the rest of it")]
 mod harness;
 mod hostile_senders;
 mod idempotency;

@@ -52,6 +52,13 @@ impl Socket {
         }
     }
 
+    /// Opens a socket, if somebody is there.
+    pub async fn try_connect(url: &str) -> Option<Self> {
+        let connecting = tokio_tungstenite::connect_async_with_config(url, None, true);
+        let (stream, _) = soon("the upgrade or its end", connecting).await.ok()?;
+        Some(Self { stream })
+    }
+
     /// Opens a socket with the device's credential in the header.
     pub async fn connect_as(url: &str, device: &Credential) -> Self {
         use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;

@@ -1,4 +1,5 @@
-//! A disk whose syncs stall and fail when a test wants it: a preloaded library of thirty lines.
+//! A disk whose syncs stall and fail when a test wants it, and a clock that jumps: a small preloaded
+//! library.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,9 +17,9 @@ pub struct FaultyDisk {
 impl FaultyDisk {
     /// A disk that still works.
     pub fn new() -> Self {
-        Self {
-            orders: tempfile::tempdir().expect("a directory for orders"),
-        }
+        let orders = tempfile::tempdir().expect("a directory for orders");
+        std::fs::create_dir(orders.path().join("synced")).expect("a directory for notes");
+        Self { orders }
     }
 
     /// Options of a server that writes to this disk.
@@ -42,6 +43,62 @@ impl FaultyDisk {
     /// Stalled syncs go on.
     pub fn resume(&self) {
         std::fs::remove_file(self.orders.path().join("stall")).expect("it was stalled");
+    }
+
+    /// From now on nothing more can be written to a file.
+    pub fn fill(&self) {
+        std::fs::write(self.orders.path().join("full"), "").expect("ordered");
+    }
+
+    /// From now on the server's clock is so far from the true one.
+    pub fn move_clock(&self, by_ms: i64) {
+        // Renamed into place: whoever reads it reads all of it.
+        let (new, clock) = (
+            self.orders.path().join("new"),
+            self.orders.path().join("clock"),
+        );
+        std::fs::write(&new, by_ms.to_string()).expect("ordered");
+        std::fs::rename(new, clock).expect("ordered");
+    }
+
+    /// What a power failure leaves of a directory whose writer is gone: of every file what was synced,
+    /// and `torn` bytes more of what was not. The rest reads as zeros.
+    pub fn cut_power(&self, directory: &Path, torn: u64) {
+        for entry in std::fs::read_dir(directory).expect("a directory") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                self.cut_power(&path, torn);
+            } else {
+                self.cut_file(&path, torn);
+            }
+        }
+    }
+
+    fn cut_file(&self, path: &Path, torn: u64) {
+        use std::os::unix::fs::MetadataExt as _;
+        let file = std::fs::File::options().write(true).open(path);
+        let file = file.expect("a file of the server's");
+        let what = file.metadata().expect("its length");
+        let note = self
+            .orders
+            .path()
+            .join("synced")
+            .join(what.ino().to_string());
+        let synced: u64 = std::fs::read_to_string(note)
+            .ok()
+            .and_then(|note| note.parse().ok())
+            .unwrap_or(0);
+        let kept = (synced + torn).min(what.len());
+        file.set_len(kept).expect("cut");
+        file.set_len(what.len()).expect("as long as before");
+    }
+
+    /// A good disk again, whatever was wrong.
+    pub fn mend_everything(&self) {
+        for order in ["stall", "fail", "full"] {
+            // It need not have been ordered.
+            let _ = std::fs::remove_file(self.orders.path().join(order));
+        }
     }
 
     /// Syncs work again.

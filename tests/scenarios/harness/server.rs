@@ -118,6 +118,11 @@ impl Server {
         kill(self.pid(), Signal::SIGTERM).expect("signalled");
     }
 
+    /// Whether the process has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.try_wait().expect("a process").is_some()
+    }
+
     /// Waits for the process to end.
     pub async fn exit_status(&mut self) -> ExitStatus {
         let deadline = Instant::now() + super::PATIENCE;
