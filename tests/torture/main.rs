@@ -6,7 +6,7 @@
 //! short. To go on for an hour, or the same way again:
 //!
 //! ```sh
-//! HERALD_TORTURE_FOR=3600 HERALD_TORTURE_SEED=7 cargo test --test torture -- --nocapture
+//! TORTURE_FOR=3600 TORTURE_SEED=7 cargo test --test torture -- --nocapture
 //! ```
 //!
 //! The seed fixes who does what and which faults come; the machine has its own say in when.
@@ -36,9 +36,9 @@ const SENDERS: usize = 6;
 #[tokio::test]
 async fn nothing_is_lost_whatever_happens() {
     let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
-    let seed = number("HERALD_TORTURE_SEED").unwrap_or_else(rand::random);
-    let length = number("HERALD_TORTURE_FOR").map_or(SHORT, Duration::from_secs);
-    println!("HERALD_TORTURE_SEED={seed}");
+    let seed = number("TORTURE_SEED").unwrap_or_else(rand::random);
+    let length = number("TORTURE_FOR").map_or(SHORT, Duration::from_secs);
+    println!("TORTURE_SEED={seed}");
     let mut random = SmallRng::seed_from_u64(seed);
     let mut machine = Machine::start().await;
     let crowd = Crowd::gather(&machine.server).await;
