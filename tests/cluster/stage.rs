@@ -133,7 +133,7 @@ impl Stage {
         let now = std::time::UNIX_EPOCH.elapsed().expect("a clock");
         let clock = now.as_micros().to_string();
         let answer = self
-            .call_function("alloc", key, &[nonce, "0", &clock])
+            .call_function("alloc", key, &[nonce, "0", &clock, ""])
             .await;
         assert!(format!("{answer:?}").contains("ok"), "{answer:?}");
     }

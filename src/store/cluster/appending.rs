@@ -22,10 +22,22 @@ const RETRY_PAUSE: Duration = Duration::from_millis(15);
 /// A settle that has begun may take this much longer than everything before it.
 const SETTLE_GRACE: Duration = Duration::from_millis(150);
 
+/// How asking for a number ended.
+enum Numbered {
+    /// This one.
+    As(Syn),
+    /// It is a copy that the token has.
+    Copied,
+    /// The token has ended.
+    Dead,
+}
+
 /// How one try to settle ended.
 enum Settled {
     /// The push is in.
     In(Appended),
+    /// It is a copy, and another writer was quicker.
+    Copied,
     /// The number is not ours any more.
     Gone,
     /// The token has ended meanwhile.
@@ -46,8 +58,9 @@ impl Backends {
             let nonce = format!("{:016x}", rand::random::<u64>());
             let numbered = self.number(push, &nonce, deadline);
             let syn = match tokio::time::timeout_at(deadline.into(), numbered).await {
-                Ok(Ok(Some(syn))) => syn,
-                Ok(Ok(None)) => return Ok(Appended::Unregistered),
+                Ok(Ok(Numbered::As(syn))) => syn,
+                Ok(Ok(Numbered::Copied)) => return Ok(Appended::Repeated),
+                Ok(Ok(Numbered::Dead)) => return Ok(Appended::Unregistered),
                 Ok(Err(error)) => return Err(doubted(error, may_be_applied)),
                 // The number passes at its own deadline, if it was given.
                 Err(_) => {
@@ -60,6 +73,7 @@ impl Backends {
                 .map_err(|error| doubted(error, may_be_applied))?;
             match self.settle(push, syn, &nonce, deadline).await? {
                 Settled::In(appended) => return Ok(appended),
+                Settled::Copied => return Ok(Appended::Repeated),
                 Settled::Dead => return Ok(Appended::Unregistered),
                 Settled::Gone => {
                     may_be_applied |= !push.is_now_or_never();
@@ -69,27 +83,29 @@ impl Backends {
         }
     }
 
-    /// The push's number, or `None` when its token has ended.
+    /// The push's number, if it gets one.
     async fn number(
         self: &Arc<Self>,
         push: &NewPush,
         nonce: &str,
         deadline: Instant,
-    ) -> Result<Option<Syn>, StoreError> {
+    ) -> Result<Numbered, StoreError> {
         let ends_before = self.ended_if_heard_by(push.accepted_at);
         loop {
             let call = || {
                 let call = self.records.on_token(Function::Alloc, push.address.id);
-                call.arg(nonce).arg(ends_before).arg(clock_us())
+                let call = call.arg(nonce).arg(ends_before).arg(clock_us());
+                call.arg(copied(push))
             };
             let now = push.accepted_at;
             match self
                 .step(&push.address, Beginning::Allowed, now, deadline, call)
                 .await?
             {
-                Step::Dead | Step::NotBegun => return Ok(None),
+                Step::Dead | Step::NotBegun => return Ok(Numbered::Dead),
                 Step::Taken(reply) => match reply.status {
-                    Status::Done => return Ok(Some(reply.number(0))),
+                    Status::Done => return Ok(Numbered::As(reply.number(0))),
+                    Status::Copied => return Ok(Numbered::Copied),
                     Status::Full if Instant::now() + RETRY_PAUSE < deadline => {
                         tokio::time::sleep(RETRY_PAUSE).await;
                     }
@@ -147,6 +163,7 @@ impl Backends {
             let call = call.arg(syn).arg(nonce).arg(expiry).arg(collapse_key);
             call.arg(self.limits.pending_per_token.max(1))
                 .arg(push.accepted_at)
+                .arg(copied(push))
         };
         loop {
             let now = push.accepted_at;
@@ -156,6 +173,9 @@ impl Backends {
                 Ok(Ok(Step::Dead | Step::NotBegun)) => return Ok(Settled::Dead),
                 Ok(Ok(Step::Taken(reply))) if reply.status == Status::Done => {
                     return Ok(Settled::In(self.count_in(push, syn, &reply)));
+                }
+                Ok(Ok(Step::Taken(reply))) if reply.status == Status::Copied => {
+                    return Ok(Settled::Copied);
                 }
                 Ok(Ok(Step::Taken(_))) => return Ok(Settled::Gone),
                 Ok(Err(_)) if Instant::now() + RETRY_PAUSE < deadline => {
@@ -202,6 +222,14 @@ impl Backends {
             }
             _ => Audience::Here,
         }
+    }
+}
+
+/// The push to many that this is a copy of, or nothing.
+fn copied(push: &NewPush) -> &[u8] {
+    match push.is_copy {
+        true => push.message_id.as_bytes(),
+        false => &[],
     }
 }
 

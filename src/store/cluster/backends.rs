@@ -17,6 +17,7 @@ use super::push_rows::PushRows;
 use super::records::{Call, Records};
 use super::reply::{Reply, Status};
 use super::token_rows::TokenRows;
+use super::topic_rows::TopicRows;
 use super::turns::Menders;
 use crate::clock::Millis;
 use crate::store::counters::PushCounters;
@@ -50,7 +51,7 @@ pub(super) enum Beginning {
 /// How a step on a record ended, mended or not.
 #[derive(Debug)]
 pub(super) enum Step {
-    /// The function answered: done, full, gone or skew.
+    /// The function answered: done, full, copied, gone or skew.
     Taken(Reply),
     /// The token has ended, or is too old to begin.
     Dead,
@@ -66,6 +67,7 @@ pub(super) struct Backends {
     pub(super) cql: Arc<Cql>,
     pub(super) pushes: Arc<PushRows>,
     pub(super) tokens: Arc<TokenRows>,
+    pub(super) topics: Arc<TopicRows>,
     pub(super) cleanup: Cleanup,
     pub(super) health: Arc<Health>,
     pub(super) limits: StoreLimits,
@@ -114,9 +116,7 @@ impl Backends {
                     }
                 }
                 Status::Dead => return Ok(Step::Dead),
-                Status::Done | Status::Full | Status::Gone | Status::Skew => {
-                    return Ok(Step::Taken(reply));
-                }
+                _ => return Ok(Step::Taken(reply)),
             }
         }
         Err(StoreError::Unavailable("redis changes its mind too often"))

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use tokio::sync::{mpsc, oneshot};
@@ -11,16 +11,20 @@ use tokio::sync::{mpsc, oneshot};
 use super::cql::Cql;
 use super::push_rows::PushRows;
 use super::token_rows::TokenRows;
+use super::topic_rows::TopicRows;
 use crate::clock::Millis;
 use crate::push::Syn;
 use crate::store::StoreError;
-use crate::token::TokenId;
+use crate::token::{ProjectHash, TokenId};
 
 /// Orders that may wait; what comes beyond them is left to the rows' own expiry.
 const ORDERS_MAX: usize = 65_536;
 
 /// Orders of one token are put together for this long: one range deletion instead of many.
 const GATHER: Duration = Duration::from_millis(500);
+
+/// Forgetting the subscriptions of one token takes no longer.
+const FORGET_MAX: Duration = Duration::from_secs(5);
 
 /// Tokens that are cleaned up at once.
 const AT_ONCE: usize = 32;
@@ -33,6 +37,9 @@ enum Order {
     /// The pending cap has dropped everything up to a number. The token's row must say so before
     /// the rows go, or a reader would never hear of it.
     Dropped(TokenId, Syn),
+    /// A token of this project has ended: its subscriptions go. What is left of them is met, and
+    /// forgotten, by the next push to their topic.
+    Ended(TokenId, ProjectHash),
     /// Say when everything before this is done.
     Flush(oneshot::Sender<()>),
 }
@@ -43,6 +50,7 @@ struct Leftovers {
     rows: Vec<Syn>,
     acked: Syn,
     dropped: Syn,
+    ended_in: Option<ProjectHash>,
 }
 
 /// Where orders go. Cheap to clone.
@@ -57,6 +65,7 @@ impl Cleanup {
         cql: Arc<Cql>,
         pushes: Arc<PushRows>,
         tokens: Arc<TokenRows>,
+        topics: Arc<TopicRows>,
         life_ms: Millis,
     ) -> Self {
         let (orders, queue) = mpsc::channel(ORDERS_MAX);
@@ -64,6 +73,7 @@ impl Cleanup {
             cql,
             pushes,
             tokens,
+            topics,
             life_ms,
         };
         tokio::spawn(worker.run(queue));
@@ -85,6 +95,11 @@ impl Cleanup {
     /// The pending cap has dropped everything up to a number.
     pub(super) fn dropped(&self, token: TokenId, up_to: Syn) {
         self.order(Order::Dropped(token, up_to));
+    }
+
+    /// A token has ended.
+    pub(super) fn ended(&self, token: TokenId, project: ProjectHash) {
+        self.order(Order::Ended(token, project));
     }
 
     fn order(&self, order: Order) {
@@ -110,6 +125,7 @@ struct Worker {
     cql: Arc<Cql>,
     pushes: Arc<PushRows>,
     tokens: Arc<TokenRows>,
+    topics: Arc<TopicRows>,
     life_ms: Millis,
 }
 
@@ -146,6 +162,7 @@ impl Worker {
             rows,
             acked,
             dropped,
+            ended_in,
         } = leftovers;
         for syn in rows {
             self.pushes.delete(&self.cql, token, syn).await?;
@@ -155,6 +172,11 @@ impl Worker {
                 .tokens
                 .write_dropped(&self.cql, token, dropped, self.life_ms);
             noted.await?;
+        }
+        if let Some(project) = ended_in {
+            let deadline = Instant::now() + FORGET_MAX;
+            let forgotten = self.topics.forget(&self.cql, project, token, deadline);
+            forgotten.await?;
         }
         match acked.max(dropped) {
             0 => Ok(()),
@@ -178,6 +200,9 @@ fn gather(
             Order::Dropped(token, up_to) => {
                 let dropped = &mut leftovers.entry(token).or_default().dropped;
                 *dropped = up_to.max(*dropped);
+            }
+            Order::Ended(token, project) => {
+                leftovers.entry(token).or_default().ended_in = Some(project);
             }
             Order::Flush(done) => flushes.push(done),
         }
@@ -204,7 +229,7 @@ mod tests {
         let expected = Leftovers {
             rows: vec![9],
             acked: 7,
-            dropped: 0,
+            ..Leftovers::default()
         };
         assert_eq!(leftovers.get(&one), Some(&expected));
         let expected = Leftovers {

@@ -10,6 +10,8 @@ use super::backends::Backends;
 use super::cleanup::Cleanup;
 use super::cql::Cql;
 use super::deliberate::Deliberate;
+use super::fan_out_rows::FanOutRows;
+use super::fan_outs::FanOuts;
 use super::health::Health;
 use super::hints::{Hints, NOTICES_MAX};
 use super::options::{Backend, ClusterOptions};
@@ -18,6 +20,7 @@ use super::push_rows::PushRows;
 use super::records::Records;
 use super::schema::{self, Found, SchemaError};
 use super::token_rows::TokenRows;
+use super::topic_rows::TopicRows;
 use super::turns::{Menders, Turns};
 use super::{ClusterStore, Threads};
 use crate::store::lifetimes::token_ends_at;
@@ -100,6 +103,8 @@ async fn connect(options: ClusterOptions) -> Result<ClusterStore, ConnectError> 
     let prepare_fault = |error: scylla::errors::PrepareError| unreachable(Backend::Scylla, error);
     let pushes = Arc::new(PushRows::prepare(&cql).await.map_err(prepare_fault)?);
     let tokens = Arc::new(TokenRows::prepare(&cql).await.map_err(prepare_fault)?);
+    let topics = Arc::new(TopicRows::prepare(&cql).await.map_err(prepare_fault)?);
+    let fan_outs = FanOutRows::prepare(&cql).await.map_err(prepare_fault)?;
     let deliberate = Deliberate::prepare(&cql).await.map_err(prepare_fault)?;
     let health = Arc::new(Health::new());
     let watched = health.watch(Arc::clone(&primaries), Arc::clone(&cql));
@@ -109,6 +114,7 @@ async fn connect(options: ClusterOptions) -> Result<ClusterStore, ConnectError> 
         Arc::clone(&cql),
         Arc::clone(&pushes),
         Arc::clone(&tokens),
+        Arc::clone(&topics),
         life_ms,
     );
     let (notices, told) = tokio::sync::mpsc::channel(NOTICES_MAX);
@@ -119,6 +125,7 @@ async fn connect(options: ClusterOptions) -> Result<ClusterStore, ConnectError> 
         cql,
         pushes,
         tokens,
+        topics,
         cleanup,
         health,
         limits: options.limits,
@@ -132,6 +139,7 @@ async fn connect(options: ClusterOptions) -> Result<ClusterStore, ConnectError> 
         hints: Hints::start(&backends, told, &options.redis, &options.key_prefix),
         backends,
         deliberate: Arc::new(deliberate),
+        fan_outs: FanOuts::new(fan_outs),
         observer: options.observer,
         ended: Arc::default(),
         running: Arc::default(),

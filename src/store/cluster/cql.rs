@@ -3,7 +3,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use scylla::client::PoolSize;
 use scylla::client::execution_profile::{ExecutionProfile, ExecutionProfileHandle};
@@ -13,6 +13,8 @@ use scylla::errors::{DbError, ExecutionError, NewSessionError, PrepareError, Req
 use scylla::policies::load_balancing::DefaultPolicy;
 use scylla::policies::retry::{DefaultRetryPolicy, FallthroughRetryPolicy};
 use scylla::policies::speculative_execution::SimpleSpeculativeExecutionPolicy;
+use scylla::response::query_result::QueryResult;
+use scylla::statement::batch::{Batch, BatchStatement, BatchType};
 use scylla::statement::prepared::PreparedStatement;
 use scylla::statement::{Consistency, SerialConsistency};
 
@@ -30,6 +32,9 @@ const SPECULATE_AFTER: Duration = Duration::from_millis(50);
 
 /// Several round trips between replicas.
 const DELIBERATE_MAX: Duration = Duration::from_secs(3);
+
+/// Pause between two tries of a write.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Connecting to one node.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -121,6 +126,18 @@ impl Cql {
         Ok(statement)
     }
 
+    /// Writes that are made together or not at all, sooner or later.
+    pub(super) async fn together(&self, texts: [&str; 2]) -> Result<Batch, PrepareError> {
+        let mut statements = Vec::with_capacity(texts.len());
+        for text in texts {
+            statements.push(BatchStatement::from(self.write(text).await?));
+        }
+        let mut batch = Batch::new_with_statements(BatchType::Logged, statements);
+        batch.set_is_idempotent(true);
+        batch.set_execution_profile_handle(Some(self.profiles.write.clone()));
+        Ok(batch)
+    }
+
     /// Prepares a compare and set.
     pub(super) async fn deliberate(&self, text: &str) -> Result<PreparedStatement, PrepareError> {
         let mut statement = self.session.prepare(text).await?;
@@ -129,8 +146,38 @@ impl Cql {
     }
 }
 
+/// Makes a write that is the same however often it is made; tried again until `deadline`.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] when no try has left a trace, else [`StoreError::OutcomeUnknown`].
+pub(super) async fn write_by<F>(
+    deadline: Instant,
+    attempt: impl Fn() -> F,
+) -> Result<(), StoreError>
+where
+    F: Future<Output = Result<QueryResult, ExecutionError>>,
+{
+    let mut may_be_applied = false;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let error = match tokio::time::timeout(left, attempt()).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_) => ExecutionError::RequestTimeout(left),
+        };
+        may_be_applied |= !is_certainly_not_applied(&error);
+        if Instant::now() + RETRY_PAUSE >= deadline {
+            return Err(match may_be_applied {
+                true => unknown(error),
+                false => unavailable(error),
+            });
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
 /// Whether a write that failed so has certainly left no trace.
-pub(super) fn is_certainly_not_applied(error: &ExecutionError) -> bool {
+fn is_certainly_not_applied(error: &ExecutionError) -> bool {
     match error {
         ExecutionError::BadQuery(_)
         | ExecutionError::EmptyPlan

@@ -260,7 +260,7 @@ fn ending(project: ProjectHash) -> String {
 
 /// The first column of the answer to a compare and set. What else is in the row depends on the
 /// server and on the outcome.
-fn is_applied(answer: QueryResult) -> Result<bool, StoreError> {
+pub(super) fn is_applied(answer: QueryResult) -> Result<bool, StoreError> {
     let rows = answer.into_rows_result().map_err(misread)?;
     let row = rows.first_row::<scylla::value::Row>().map_err(misread)?;
     let applied = row.columns.into_iter().next().flatten();

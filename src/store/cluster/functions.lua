@@ -11,6 +11,7 @@
 --   R:m  those settled in the last seconds, likewise: so that a repeated settle is recognised
 --   R:l  live pushes, by number: "<number>:<expiry>". What is not in here is not shown to anybody
 --   R:k  hash: collapse key -> its live push's number
+--   R:f  hash: pushes to many that are on their way -> "<number of the copy stored here>:<until>"
 --
 -- Every answer is {status, numbers, rows that may be deleted, words}.
 
@@ -31,6 +32,10 @@ local SCAN_INTERVAL_MS = 1000
 -- Added to the highest number known when a record is healed: more pushes than one token gets while
 -- the servers' clocks agree within a second.
 local BASE_MARGIN = 2 ^ 20
+-- The mark of a copy stays for as long as its push to many lives, and at least this long.
+local COPY_LIFE_MIN_MS = 5 * 60 * 1000
+-- Above so many marks, those are looked for that should have been taken away.
+local COPIES_FREELY = 16
 -- How long a heal may take from its first chunk to its last.
 local STAGING_LIFE_MS = 30000
 
@@ -225,7 +230,32 @@ local function dropped_and_not_passed(record)
   return 0
 end
 
--- alloc R nonce ends_before clock_us: the next number.
+-- The number that the copy of a push to many was stored under, if it was.
+local function stored_copy(record, push)
+  local mark = push ~= '' and redis.call('HGET', record.key .. ':f', push)
+  return mark and tonumber(string.match(mark, '^(%d+):'))
+end
+
+-- Marks a copy as stored, until a checkpoint has passed it.
+local function mark_copy(record, push, syn, life_ms)
+  local copies = record.key .. ':f'
+  if redis.call('HLEN', copies) >= COPIES_FREELY then
+    local marks = redis.call('HGETALL', copies)
+    for i = 1, #marks, 2 do
+      if tonumber(string.match(marks[i + 1], ':(%d+)$')) <= record.now_ms then
+        redis.call('HDEL', copies, marks[i])
+      end
+    end
+  end
+  life_ms = math.max(life_ms, COPY_LIFE_MIN_MS)
+  redis.call('HSET', copies, push, text(syn) .. ':' .. text(record.now_ms + life_ms))
+  if redis.call('PTTL', copies) < life_ms then
+    redis.call('PEXPIRE', copies, life_ms)
+  end
+end
+
+-- alloc R nonce ends_before clock_us push: the next number. "copied": it is a copy of a push to many
+-- (otherwise `push` is empty), and this token has one.
 local function alloc(keys, args)
   local record = read(keys[1])
   local refused = refusal(record, tonumber(args[2]))
@@ -243,6 +273,9 @@ local function alloc(keys, args)
       return {'ok', {tonumber(pending[i + 1])}, freed, {}}
     end
   end
+  if stored_copy(record, args[4]) then
+    return {'copied', {}, freed, {}}
+  end
   if #pending / 2 >= PENDING_MAX then
     return {'full', {}, freed, {}}
   end
@@ -253,8 +286,9 @@ local function alloc(keys, args)
   return {'ok', {syn}, freed, {}}
 end
 
--- settle R number nonce expiry collapse_key pending_max now: the row is durable (expiry 0: there is
--- none), so the push is accepted. "gone": the writer was too late, or a failover lost its number.
+-- settle R number nonce expiry collapse_key pending_max now push: the row is durable (expiry 0: there
+-- is none), so the push is accepted. "gone": the writer was too late, or a failover lost its number.
+-- "copied": another writer has stored this copy of a push to many meanwhile.
 local function settle(keys, args)
   local record = read(keys[1])
   local refused = refusal(record, -1)
@@ -265,6 +299,12 @@ local function settle(keys, args)
   local freed = pass_dead_writers(record)
   local expired, collapsed, dropped, is_shown = 0, 0, 0, 1
   local entry = entry_of(record.key .. ':w', syn, nonce)
+  local copy = stored_copy(record, args[7])
+  if entry and copy then
+    redis.call('ZREM', record.key .. ':w', entry)
+    freed[#freed + 1] = syn
+    return {'copied', {}, freed, {}}
+  end
   if entry then
     local marks = record.key .. ':m'
     redis.call('ZREM', record.key .. ':w', entry)
@@ -282,7 +322,11 @@ local function settle(keys, args)
     elseif expiry > 0 then
       dropped = add_live(record, syn, expiry, tonumber(args[5]))
     end
-  elseif not entry_of(record.key .. ':m', syn, nonce) then
+    if args[7] ~= '' then
+      mark_copy(record, args[7], syn, expiry - tonumber(args[6]))
+    end
+  -- The mark outlives a failover in which the rest of the settle was healed away.
+  elseif copy ~= syn and not entry_of(record.key .. ':m', syn, nonce) then
     return {'gone', {}, freed, {}}
   end
   if expiry > 0 and not is_live(record, syn) then
@@ -303,6 +347,26 @@ local function void(keys, args)
     redis.call('ZREM', keys[1] .. ':w', entry)
   end
   return {'ok', {}, {}, {}}
+end
+
+-- unmark R push: a checkpoint of that push to many has passed this token.
+local function unmark(keys, args)
+  redis.call('HDEL', keys[1] .. ':f', args[1])
+  return {'ok', {}, {}, {}}
+end
+
+-- stamp R ends_before clock_us: the token lives. Answers with the time here, by which all nodes
+-- order what they write of this token elsewhere.
+local function stamp(keys, args)
+  local record = read(keys[1])
+  local refused = refusal(record, tonumber(args[1]))
+  if refused then
+    return refused
+  end
+  if math.abs(record.now_us - tonumber(args[2])) > SKEW_MAX_US then
+    return {'skew', {}, {}, {}}
+  end
+  return {'ok', {record.now_us}, {}, {}}
 end
 
 -- contact R min_syn now ends_before stale_before epoch node: a reader shows up, or acknowledges.
@@ -409,7 +473,7 @@ local function finish(keys, args)
   local freed = {}
   local expired = expire(record, tonumber(args[1]), freed)
   local deleted = redis.call('ZCARD', record.key .. ':l')
-  for _, suffix in ipairs({'', ':w', ':m', ':l', ':k'}) do
+  for _, suffix in ipairs({'', ':w', ':m', ':l', ':k', ':f'}) do
     redis.call('DEL', record.key .. suffix)
   end
   redis.call('HSET', record.key, 't', '1')
@@ -533,6 +597,8 @@ end
 redis.register_function('alloc@version@', alloc)
 redis.register_function('settle@version@', settle)
 redis.register_function('void@version@', void)
+redis.register_function('unmark@version@', unmark)
+redis.register_function('stamp@version@', stamp)
 redis.register_function('contact@version@', contact)
 redis.register_function('touch@version@', touch)
 redis.register_function('page@version@', page)

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use scylla::errors::PrepareError;
@@ -26,6 +26,10 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 /// any more. Longer than a failover of the list of leases, in which everybody's lease runs out.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(30);
 
+/// The leases are heard of again after a break when the last time was this long ago. Longer than
+/// they are apart, and not longer than a lease lasts.
+const BREAK: Duration = Duration::from_secs(6);
+
 /// Nodes that are remembered, living or not, before those are forgotten that are gone.
 const REMEMBERED_MAX: usize = 1_024;
 
@@ -37,6 +41,8 @@ pub(super) struct Health {
     living: AtomicUsize,
     /// When the lease of each node was last seen.
     seen: RwLock<HashMap<NodeId, Instant>>,
+    /// Since when the leases are heard of without a break, and when they were last.
+    heard: Mutex<Option<(Instant, Instant)>>,
     /// Counts failovers and restarts of primaries, as far as they were noticed.
     upheavals: watch::Sender<u64>,
 }
@@ -48,6 +54,7 @@ impl Health {
             scylla: AtomicBool::new(true),
             living: AtomicUsize::new(1),
             seen: RwLock::default(),
+            heard: Mutex::default(),
             upheavals: watch::channel(0).0,
         }
     }
@@ -87,6 +94,19 @@ impl Health {
         if seen.len() > REMEMBERED_MAX {
             seen.retain(|_, at| at.elapsed() < FORGOTTEN_AFTER);
         }
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let unbroken = heard.filter(|(_, last)| last.elapsed() < BREAK);
+        *heard = Some((unbroken.map_or(now, |(since, _)| since), now));
+    }
+
+    /// Whether a node that was first met then has certainly no lease, and has had none for long,
+    /// though the leases were heard of all along. Not the opposite of [`Self::may_live`]: what a
+    /// node that is gone has left is taken from it.
+    pub(super) fn is_gone(&self, node: NodeId, met_at: Instant) -> bool {
+        let heard = *self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
+        let seen = seen.get(&node).copied();
+        is_gone(seen, met_at, heard, Instant::now())
     }
 
     /// Whether a node may live. One that was never heard of may just have begun; a word to one
@@ -156,6 +176,20 @@ impl Health {
     }
 }
 
+/// [`Health::is_gone`], of a node whose lease was last seen at `seen`.
+fn is_gone(
+    seen: Option<Instant>,
+    met_at: Instant,
+    heard: Option<(Instant, Instant)>,
+    now: Instant,
+) -> bool {
+    let Some((since, last)) = heard.filter(|(_, last)| now - *last < BREAK) else {
+        return false;
+    };
+    let missing_since = since.max(met_at).max(seen.unwrap_or(since));
+    last.saturating_duration_since(missing_since) >= FORGOTTEN_AFTER
+}
+
 /// Takes in the ids of primaries; whether one of them is new, the very first ones apart.
 fn is_another(known: &mut HashSet<String>, ids: Vec<String>) -> bool {
     let is_first_look = known.is_empty();
@@ -193,6 +227,22 @@ mod tests {
         assert!(!is_another(&mut known, ids(&["a", "b", "c"])));
         assert!(is_another(&mut known, ids(&["a", "d", "c"])));
         assert!(!is_another(&mut known, ids(&["d"])));
+    }
+
+    #[test]
+    fn a_node_is_gone_when_leases_were_heard_of_and_its_own_was_not() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let gone = |seen: Option<u64>, met, (since, last): (u64, u64), now| {
+            is_gone(seen.map(at), at(met), Some((at(since), at(last))), at(now))
+        };
+        assert!(gone(None, 0, (0, 30), 31));
+        assert!(gone(Some(70), 0, (0, 100), 101));
+        assert!(!gone(Some(71), 0, (0, 100), 101), "not for long enough");
+        assert!(!gone(None, 71, (0, 100), 101), "it may just have begun");
+        assert!(!gone(None, 0, (71, 100), 101), "nobody was heard of before");
+        assert!(!gone(None, 0, (0, 100), 106), "nobody is heard of any more");
+        assert!(!is_gone(None, start, None, at(100)));
     }
 
     #[test]

@@ -11,6 +11,8 @@ mod cleanup;
 mod connecting;
 mod cql;
 mod deliberate;
+mod fan_out_rows;
+mod fan_outs;
 mod healing;
 mod health;
 mod hints;
@@ -23,12 +25,16 @@ mod reading;
 mod records;
 mod reply;
 mod schema;
+mod subscribing;
 mod token_rows;
+mod topic_rows;
 mod topics;
 mod turns;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod topics_tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -47,6 +53,7 @@ pub use self::schema::SchemaError;
 use self::backends::Backends;
 use self::cql::Cql;
 use self::deliberate::Deliberate;
+use self::fan_outs::FanOuts;
 use self::hints::Hints;
 use self::turns::Turns;
 use super::counters::CommitObserver;
@@ -67,6 +74,7 @@ const APPENDS_MAX: usize = 65_536;
 pub struct ClusterStore {
     backends: Arc<Backends>,
     deliberate: Arc<Deliberate>,
+    fan_outs: FanOuts,
     hints: Arc<Hints>,
     observer: CommitObserver,
     /// Projects whose tokens are dead whatever their records say.
@@ -174,7 +182,8 @@ impl Store for ClusterStore {
             let outcome = backends.append(&push).await;
             drop(turn);
             if let Some(key) = push.idempotency {
-                close_claim(&backends.cql, &deliberate, key, &push, &outcome).await;
+                let send = (push.message_id, push.accepted_at);
+                close_claim(&backends.cql, &deliberate, key, send, is_stored(&outcome)).await;
             }
             if outcome.is_ok() {
                 observer(begun.elapsed(), 1);
@@ -297,26 +306,33 @@ impl Store for ClusterStore {
     }
 }
 
+/// Whether a push is stored; `None` when that is not known.
+fn is_stored(outcome: &Result<Appended, StoreError>) -> Option<bool> {
+    match outcome {
+        Ok(Appended::Stored { .. } | Appended::Repeated) => Some(true),
+        Ok(Appended::Unregistered) => Some(false),
+        Err(error) if error.is_certainly_not_applied() => Some(false),
+        Err(_) => None,
+    }
+}
+
 /// Notes how the send of an idempotency key has ended. One whose outcome is unknown keeps its
 /// claim, which a repeat takes over with its message id.
 async fn close_claim(
     cql: &Cql,
     deliberate: &Deliberate,
     key: IdempotencyKey,
-    push: &NewPush,
-    outcome: &Result<Appended, StoreError>,
+    (message_id, accepted_at): (MessageId, Millis),
+    is_stored: Option<bool>,
 ) {
-    let closed = match outcome {
-        Ok(Appended::Stored { .. } | Appended::Repeated) => {
+    let closed = match is_stored {
+        Some(true) => {
             deliberate
-                .settle_claim(cql, key, push.message_id, push.accepted_at)
+                .settle_claim(cql, key, message_id, accepted_at)
                 .await
         }
-        Ok(Appended::Unregistered) => deliberate.drop_claim(cql, key, push.message_id).await,
-        Err(error) if error.is_certainly_not_applied() => {
-            deliberate.drop_claim(cql, key, push.message_id).await
-        }
-        Err(_) => Ok(()),
+        Some(false) => deliberate.drop_claim(cql, key, message_id).await,
+        None => Ok(()),
     };
     if let Err(error) = closed {
         tracing::debug!(%error, "a claim of an idempotency key stays open");
@@ -358,6 +374,7 @@ impl Region for ClusterStore {
         Box::pin(async {
             // Lost, the lease ends by itself.
             let _ = self.backends.lease(0).await;
+            self.fan_outs.leave(&self.backends).await;
         })
     }
 }

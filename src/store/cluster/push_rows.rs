@@ -4,12 +4,10 @@
 use std::time::Instant;
 
 use scylla::DeserializeRow;
-use scylla::errors::{ExecutionError, PrepareError};
+use scylla::errors::PrepareError;
 use scylla::statement::prepared::PreparedStatement;
 
-use super::cql::{
-    Cql, bigint, from_bigint, is_certainly_not_applied, misread, unavailable, unknown,
-};
+use super::cql::{Cql, bigint, from_bigint, misread, unavailable, write_by};
 use crate::clock::Millis;
 use crate::push::{CollapseKey, MessageId, NewPush, Push, Syn};
 use crate::store::StoreError;
@@ -20,9 +18,6 @@ const ROW_GRACE_S: i32 = 60;
 
 /// Later than every row's timestamp: numbers stay below 2^53.
 const END_OF_TIME: i64 = 1 << 53;
-
-/// Pause between two tries of a write.
-const RETRY_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// What a heal needs to know of a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,24 +117,10 @@ impl PushRows {
             ttl,
             bigint(syn),
         );
-        let mut may_be_applied = false;
-        loop {
-            let attempt = cql.session.execute_unpaged(&self.insert, &values);
-            let left = deadline.saturating_duration_since(Instant::now());
-            let error = match tokio::time::timeout(left, attempt).await {
-                Ok(Ok(_)) => return Ok(()),
-                Ok(Err(error)) => error,
-                Err(_) => ExecutionError::RequestTimeout(left),
-            };
-            may_be_applied |= !is_certainly_not_applied(&error);
-            if Instant::now() + RETRY_PAUSE >= deadline {
-                return Err(match may_be_applied {
-                    true => unknown(error),
-                    false => unavailable(error),
-                });
-            }
-            tokio::time::sleep(RETRY_PAUSE).await;
-        }
+        write_by(deadline, || {
+            cql.session.execute_unpaged(&self.insert, &values)
+        })
+        .await
     }
 
     /// The rows with a number in `first..=last`, at most `limit`.

@@ -269,7 +269,7 @@ impl Backends {
         let row = self.tokens.find(&self.cql, address.id).await?;
         match row {
             Some(row) if row.is_ended => Ok(()),
-            Some(_) => self.finish(address.id, now).await,
+            Some(_) => self.finish(address.id, address.project, now).await,
             None if may_make_first_contact(address, now) => {
                 let note = self
                     .tokens
@@ -281,12 +281,18 @@ impl Backends {
         }
     }
 
-    /// Ends a token that has begun, with all its pushes.
-    pub(super) async fn finish(&self, token: TokenId, now: Millis) -> Result<(), StoreError> {
+    /// Ends a token that has begun, with all its pushes. Its subscriptions go a little later.
+    async fn finish(
+        &self,
+        token: TokenId,
+        project: ProjectHash,
+        now: Millis,
+    ) -> Result<(), StoreError> {
         let remembered_ms = self.life_ms().saturating_add(REMEMBER_UNBEGUN_MS);
         let note = self.tokens.write_end(&self.cql, token, remembered_ms);
         note.await?;
         self.finish_record(token, now).await?;
+        self.cleanup.ended(token, project);
         self.pushes.delete_all(&self.cql, token).await
     }
 
@@ -300,7 +306,7 @@ impl Backends {
         while let Some(from) = place {
             let (tokens, next) = self.tokens.some_of(&self.cql, project, from).await?;
             for token in tokens {
-                self.finish_at_last(token, now).await?;
+                self.finish_at_last(token, project, now).await?;
             }
             place = next;
         }
@@ -308,10 +314,15 @@ impl Backends {
     }
 
     /// Ends a token; tries again while a backend is busy.
-    async fn finish_at_last(&self, token: TokenId, now: Millis) -> Result<(), StoreError> {
+    async fn finish_at_last(
+        &self,
+        token: TokenId,
+        project: ProjectHash,
+        now: Millis,
+    ) -> Result<(), StoreError> {
         let mut tries = 0;
         loop {
-            match self.finish(token, now).await {
+            match self.finish(token, project, now).await {
                 Err(error) if error.is_retryable() && tries < FINISH_TRIES => {
                     tries += 1;
                     tokio::time::sleep(FINISH_PAUSE).await;

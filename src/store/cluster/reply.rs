@@ -18,6 +18,8 @@ pub(super) enum Status {
     Dead,
     /// As many numbers of this token are being written as may be.
     Full,
+    /// The token has this copy of a push to many.
+    Copied,
     /// The number is no longer the caller's to settle.
     Gone,
     /// The clocks of node and server differ too much.
@@ -83,6 +85,7 @@ fn status_of(value: &Value) -> Option<Status> {
         b"missing" => Status::Missing,
         b"dead" => Status::Dead,
         b"full" => Status::Full,
+        b"copied" => Status::Copied,
         b"gone" => Status::Gone,
         b"skew" => Status::Skew,
         _ => return None,

@@ -14,6 +14,9 @@ const FORMAT: &str = "1";
 /// a node that was down is sent the writes it missed, so that none of them comes back to life.
 const TOMBSTONES_KEPT_S: u32 = 6 * 60 * 60;
 
+/// The same for rows that do no harm when they come back to life.
+const POINTERS_GONE_S: u32 = 3 * 60 * 60;
+
 /// Why the tables cannot be used.
 #[derive(Debug, Error)]
 pub enum SchemaError {
@@ -45,18 +48,19 @@ pub(super) enum Found {
 
 /// The tables, in the order in which they are made. `region` is last: once it names the format,
 /// all the others exist.
-fn tables() -> [(&'static str, String); 6] {
+fn tables() -> Vec<(&'static str, String)> {
     let push = format!(
         "CREATE TABLE IF NOT EXISTS push (token_id blob, syn bigint, message_id blob, \
          accepted_at bigint, expires_at bigint, collapse_key blob, message blob, \
          PRIMARY KEY (token_id, syn)) WITH gc_grace_seconds = {TOMBSTONES_KEPT_S}"
     );
-    [
+    let mut tables = vec![
         ("push", push),
         (
             "push_token",
             "CREATE TABLE IF NOT EXISTS push_token (token_id blob PRIMARY KEY, project blob, \
-             contact_at bigint, base bigint, dropped_up_to bigint, is_ended boolean)"
+             device blob, minted int, contact_at bigint, base bigint, dropped_up_to bigint, \
+             is_ended boolean)"
                 .to_owned(),
         ),
         (
@@ -75,9 +79,54 @@ fn tables() -> [(&'static str, String); 6] {
             "secret",
             "CREATE TABLE IF NOT EXISTS secret (name text PRIMARY KEY, value blob)".to_owned(),
         ),
+    ];
+    tables.extend(topic_tables());
+    tables.push((
+        "region",
+        "CREATE TABLE IF NOT EXISTS region (name text PRIMARY KEY, value text)".to_owned(),
+    ));
+    tables
+}
+
+fn topic_tables() -> [(&'static str, String); 5] {
+    [
         (
-            "region",
-            "CREATE TABLE IF NOT EXISTS region (name text PRIMARY KEY, value text)".to_owned(),
+            "topic_member",
+            format!(
+                "CREATE TABLE IF NOT EXISTS topic_member (project blob, topic blob, part tinyint, \
+                 token_id blob, device blob, minted int, since bigint, \
+                 PRIMARY KEY ((project, topic, part), token_id)) \
+                 WITH gc_grace_seconds = {TOMBSTONES_KEPT_S}"
+            ),
+        ),
+        (
+            "topic_of_token",
+            format!(
+                "CREATE TABLE IF NOT EXISTS topic_of_token (token_id blob, topic text, \
+                 since bigint, PRIMARY KEY (token_id, topic)) \
+                 WITH gc_grace_seconds = {TOMBSTONES_KEPT_S}"
+            ),
+        ),
+        (
+            "fan_out",
+            "CREATE TABLE IF NOT EXISTS fan_out (id blob PRIMARY KEY, project blob, reach text, \
+             accepted_at bigint, expires_at bigint, collapse_key blob, message blob, owner blob, \
+             walk int, place blob, copies bigint)"
+                .to_owned(),
+        ),
+        (
+            "fan_out_of_node",
+            format!(
+                "CREATE TABLE IF NOT EXISTS fan_out_of_node (node blob, id blob, project blob, \
+                 PRIMARY KEY (node, id)) WITH gc_grace_seconds = {POINTERS_GONE_S}"
+            ),
+        ),
+        (
+            "fan_out_node",
+            format!(
+                "CREATE TABLE IF NOT EXISTS fan_out_node (node blob PRIMARY KEY, \
+                 has_left boolean) WITH gc_grace_seconds = {POINTERS_GONE_S}"
+            ),
         ),
     ]
 }

@@ -23,15 +23,16 @@ const TRIES: usize = 10;
 
 /// Scenarios under way: all of them at once would have senders wait for a busy machine until they
 /// are told so, which is right, and not what is tested here.
-static TURNS: Semaphore = Semaphore::const_new(3);
+pub(super) const TURNS_MAX: u32 = 3;
+pub(super) static TURNS: Semaphore = Semaphore::const_new(TURNS_MAX as usize);
 
 /// Shared by all scenarios, which are nodes of one region; ends with the process.
-struct Servers {
-    redis: RedisCluster,
+pub(super) struct Servers {
+    pub(super) redis: RedisCluster,
     cql: CqlRing,
 }
 
-fn servers() -> &'static Servers {
+pub(super) fn servers() -> &'static Servers {
     static SERVERS: OnceLock<Servers> = OnceLock::new();
     SERVERS.get_or_init(|| {
         on_a_runtime(|| async {
@@ -49,7 +50,7 @@ fn servers() -> &'static Servers {
 }
 
 /// Runs on a thread of its own: the caller may be on a runtime already.
-fn on_a_runtime<T: Send, W: Future<Output = T>>(work: impl FnOnce() -> W + Send) -> T {
+pub(super) fn on_a_runtime<T: Send, W: Future<Output = T>>(work: impl FnOnce() -> W + Send) -> T {
     let run = || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -60,7 +61,7 @@ fn on_a_runtime<T: Send, W: Future<Output = T>>(work: impl FnOnce() -> W + Send)
     std::thread::scope(|scope| scope.spawn(run).join().expect("no panic"))
 }
 
-fn options(limits: StoreLimits, counters: &Arc<PushCounters>) -> ClusterOptions {
+pub(super) fn options(limits: StoreLimits, counters: &Arc<PushCounters>) -> ClusterOptions {
     ClusterOptions {
         redis: servers().redis.urls(),
         scylla: servers().cql.contact_points(),
@@ -89,7 +90,7 @@ fn open(limits: StoreLimits) -> Subject {
 }
 
 /// As the server does, which waits for backends that are busy.
-async fn connect(options: ClusterOptions) -> ClusterStore {
+pub(super) async fn connect(options: ClusterOptions) -> ClusterStore {
     let mut tries = 0;
     loop {
         match ClusterStore::connect(options.clone()).await {

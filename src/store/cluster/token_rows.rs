@@ -14,7 +14,7 @@ use super::cql::{Cql, bigint, from_bigint, misread, unavailable};
 use crate::clock::Millis;
 use crate::push::Syn;
 use crate::store::StoreError;
-use crate::token::{ProjectHash, TokenAddress, TokenId};
+use crate::token::{DeviceId, ProjectHash, TokenAddress, TokenId};
 
 /// What a token's row says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +41,7 @@ struct Row {
 pub(super) struct TokenRows {
     select: PreparedStatement,
     select_project: PreparedStatement,
+    select_all: PreparedStatement,
     write_contact: PreparedStatement,
     write_base: PreparedStatement,
     write_dropped: PreparedStatement,
@@ -57,10 +58,16 @@ impl TokenRows {
                 )
                 .await?,
             select_project: cql.read("SELECT token_id, project FROM push_token").await?,
+            select_all: cql
+                .read(
+                    "SELECT token(token_id), token_id, project, device, minted, contact_at, \
+                     is_ended FROM push_token WHERE token(token_id) > ? LIMIT ?",
+                )
+                .await?,
             write_contact: cql
                 .write(
                     "UPDATE push_token USING TTL ? AND TIMESTAMP ? \
-                     SET project = ?, contact_at = ? WHERE token_id = ?",
+                     SET project = ?, device = ?, minted = ?, contact_at = ? WHERE token_id = ?",
                 )
                 .await?,
             write_base: cql
@@ -125,6 +132,8 @@ impl TokenRows {
             seconds(life_ms),
             now,
             address.project.0.as_slice(),
+            address.device.0.as_slice(),
+            address.minted_minutes.cast_signed(),
             now,
             address.id.0.as_slice(),
         );
@@ -226,9 +235,69 @@ impl TokenRows {
     }
 }
 
+/// Living tokens on a stretch of all of them, and the ring position of the last row on it, if there
+/// may be more behind.
+pub(super) type SomeTokens = (Vec<TokenAddress>, Option<i64>);
+
+impl TokenRows {
+    /// The living tokens of a project among the next `limit` rows after a position on the ring.
+    /// Unlike the server's own paging state, a position means the same to every server for ever.
+    ///
+    /// # Errors
+    /// No answer, or a row of another shape.
+    pub(super) async fn living_of(
+        &self,
+        cql: &Cql,
+        project: ProjectHash,
+        after: i64,
+        limit: usize,
+    ) -> Result<SomeTokens, StoreError> {
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        let answer = cql
+            .session
+            .execute_unpaged(&self.select_all, (after, limit));
+        let rows = answer.await.map_err(unavailable)?;
+        let rows = rows.into_rows_result().map_err(misread)?;
+        let is_full = i32::try_from(rows.rows_num()).unwrap_or(i32::MAX) >= limit;
+        let (mut living, mut last) = (Vec::new(), after);
+        for row in rows.rows::<AnyRow>().map_err(misread)? {
+            let row = row.map_err(misread)?;
+            last = row.0;
+            living.extend(living_token(row).filter(|address| address.project == project));
+        }
+        Ok((living, Some(last).filter(|_| is_full)))
+    }
+}
+
+/// Ring position, token, project, device, minutes when it was minted, last contact, whether ended.
+type AnyRow = (
+    i64,
+    Vec<u8>,
+    Option<Vec<u8>>,
+    Option<Vec<u8>>,
+    Option<i32>,
+    Option<i64>,
+    Option<bool>,
+);
+
+/// What is left of a row whose contact has passed away is no token.
+fn living_token(row: AnyRow) -> Option<TokenAddress> {
+    let (_, token, project, device, minted, contact_at, is_ended) = row;
+    if is_ended == Some(true) {
+        return None;
+    }
+    contact_at?;
+    Some(TokenAddress {
+        id: TokenId(token.try_into().ok()?),
+        device: DeviceId(device?.try_into().ok()?),
+        project: ProjectHash(project?.try_into().ok()?),
+        minted_minutes: minted?.cast_unsigned(),
+    })
+}
+
 /// A lifetime as CQL has it: whole seconds, never 0, which would mean for ever, and at most the
 /// twenty years that it allows.
-fn seconds(life_ms: Millis) -> i32 {
+pub(super) fn seconds(life_ms: Millis) -> i32 {
     const TWENTY_YEARS_S: u64 = 20 * 365 * 24 * 60 * 60;
     let seconds = life_ms.div_ceil(1_000).clamp(1, TWENTY_YEARS_S);
     i32::try_from(seconds).unwrap_or(i32::MAX)

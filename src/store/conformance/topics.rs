@@ -9,6 +9,11 @@ fn topic(name: &str) -> TopicName {
     TopicName::parse(name).expect("a name")
 }
 
+/// A project that no other scenario has: walks go over whole projects, and stores may be shared.
+fn a_project() -> String {
+    format!("project-{:016x}", rand::random::<u64>())
+}
+
 fn fan_out(reach: Reach, now: Millis) -> FanOut {
     let message_id = MessageId::generate(now);
     FanOut {
@@ -79,8 +84,9 @@ fn ids(addresses: &[TokenAddress]) -> Vec<TokenId> {
 }
 
 pub async fn tokens_join_and_leave_topics(open: Open<'_>) {
+    let demo = a_project();
     let subject = open(LIMITS);
-    let token = token_of("demo");
+    let token = token_of(&demo);
     assert_eq!(
         subject.subscribe(&token, "news", START).await,
         Subscribed::Added
@@ -119,20 +125,21 @@ pub async fn tokens_join_and_leave_topics(open: Open<'_>) {
         Unsubscribed::NotThere
     );
     assert_eq!(subject.topics_of(&token).await, ["a"]);
-    assert_eq!(subject.members("demo", "news").await, []);
+    assert_eq!(subject.members(&demo, "news").await, []);
     assert_eq!(
         subject.subscribe(&token, "news", START + 9).await,
         Subscribed::Added
     );
-    assert_eq!(subject.members("demo", "news").await, [token.id]);
+    assert_eq!(subject.members(&demo, "news").await, [token.id]);
 }
 
 pub async fn a_token_has_so_many_topics_and_no_more(open: Open<'_>) {
+    let demo = a_project();
     let subject = open(StoreLimits {
         topics_per_token: 3,
         ..LIMITS
     });
-    let token = token_of("demo");
+    let token = token_of(&demo);
     for name in ["a", "b", "c"] {
         assert_eq!(
             subject.subscribe(&token, name, START).await,
@@ -155,12 +162,13 @@ pub async fn a_token_has_so_many_topics_and_no_more(open: Open<'_>) {
         subject.subscribe(&token, "d", START).await,
         Subscribed::Added
     );
-    assert_eq!(subject.members("demo", "a").await, []);
+    assert_eq!(subject.members(&demo, "a").await, []);
 }
 
 pub async fn subscriptions_end_with_their_token(open: Open<'_>) {
+    let demo = a_project();
     let subject = open(LIMITS);
-    let (token, kept) = (token_of("demo"), token_of("demo"));
+    let (token, kept) = (token_of(&demo), token_of(&demo));
     for address in [&token, &kept] {
         subject.subscribe(address, "news", START).await;
     }
@@ -177,8 +185,8 @@ pub async fn subscriptions_end_with_their_token(open: Open<'_>) {
     let forgotten = subject.store.forget_subscriptions(&token).await;
     forgotten.expect("the store forgets");
     assert_eq!(subject.topics_of(&token).await, Vec::<String>::new());
-    assert_eq!(subject.members("demo", "news").await, [kept.id]);
-    let stale = token_of("demo");
+    assert_eq!(subject.members(&demo, "news").await, [kept.id]);
+    let stale = token_of(&demo);
     assert_eq!(
         subject
             .subscribe(&stale, "news", START + FIRST_CONTACT_MS + 60_001)
@@ -189,9 +197,10 @@ pub async fn subscriptions_end_with_their_token(open: Open<'_>) {
 }
 
 pub async fn walks_meet_everybody_once(open: Open<'_>) {
+    let (demo, other) = (a_project(), a_project());
     let subject = open(LIMITS);
-    let tokens: Vec<_> = (0..20).map(|_| token_of("demo")).collect();
-    let others: Vec<_> = (0..4).map(|_| token_of("other")).collect();
+    let tokens: Vec<_> = (0..20).map(|_| token_of(&demo)).collect();
+    let others: Vec<_> = (0..4).map(|_| token_of(&other)).collect();
     for token in &tokens[..11] {
         subject.subscribe(token, "news", START).await;
     }
@@ -201,22 +210,22 @@ pub async fn walks_meet_everybody_once(open: Open<'_>) {
     for token in &others {
         subject.subscribe(token, "news", START).await;
     }
-    let silent = token_of("demo");
+    let silent = token_of(&demo);
     subject.contact(&silent, 1, START).await;
     let flushed = subject.store.flush().await;
     flushed.expect("the store flushes");
-    assert_eq!(subject.members("demo", "news").await, ids(&tokens[..11]));
-    assert_eq!(subject.members("demo", "sport").await, ids(&tokens[5..]));
-    assert_eq!(subject.members("other", "news").await, ids(&others));
-    assert_eq!(subject.members("demo", "nobody").await, []);
-    let mut everyone = subject.walk("demo", &Walk::Everyone).await;
+    assert_eq!(subject.members(&demo, "news").await, ids(&tokens[..11]));
+    assert_eq!(subject.members(&demo, "sport").await, ids(&tokens[5..]));
+    assert_eq!(subject.members(&other, "news").await, ids(&others));
+    assert_eq!(subject.members(&demo, "nobody").await, []);
+    let mut everyone = subject.walk(&demo, &Walk::Everyone).await;
     everyone.sort_unstable();
     let mut expected = ids(&tokens);
     expected.push(silent.id);
     expected.sort_unstable();
     assert_eq!(everyone, expected, "those without topics, too");
     let walk = Walk::Members(topic("news"));
-    let stretch = subject.stretch("demo", &walk, &Place::default(), 100).await;
+    let stretch = subject.stretch(&demo, &walk, &Place::default(), 100).await;
     let met: Vec<TokenAddress> = stretch.met;
     for address in &met {
         assert!(tokens.contains(address), "whole addresses: {address:?}");
