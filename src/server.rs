@@ -28,6 +28,7 @@ use crate::config::{Config, Secret, StoreKind};
 use crate::http::Public;
 use crate::http::admin::{self, AdminState};
 use crate::http::fcm::MessageLimits;
+use crate::http::floods::Floods;
 use crate::http::health::{Probes, Readiness};
 use crate::http::listener::PublicListener;
 use crate::http::quota::Quotas;
@@ -205,6 +206,7 @@ fn public_state(config: &Config, node: &Node, projects: &Arc<Projects>) -> Publi
         node: node.clone(),
         projects: Arc::clone(projects),
         quotas: Quotas::new(config),
+        floods: Floods::new(config),
         message_limits: MessageLimits {
             body_bytes: config.http.send_body_bytes,
             payload_bytes: config.limits.message_bytes,

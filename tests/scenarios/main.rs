@@ -12,6 +12,7 @@ mod drain;
 mod endings;
 mod expiry;
 mod failed_sync;
+mod floods;
 mod harness;
 mod hostile_senders;
 mod idempotency;

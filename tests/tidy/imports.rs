@@ -71,8 +71,8 @@ const WALLS: [(&str, &[&str]); 9] = [
     ("scylla::", &["src/store/cluster/"]),
     ("rmp_serde::", &["src/store/cluster/hints.rs"]),
     ("prometheus::", &["src/metrics"]),
-    ("governor::", &["src/http/quota.rs"]),
-    ("aes_gcm_siv::", &["src/token.rs"]),
+    ("governor::", &["src/http/quota"]),
+    ("aes_gcm_siv::", &["src/token/keyring.rs"]),
     ("reqwest::", &["src/cli/", "sdk/src/"]),
 ];
 
