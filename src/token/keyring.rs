@@ -1,6 +1,8 @@
 //! The keys of a node: they seal and open push tokens, and make and check device secrets.
 
 use std::fmt;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use aes_gcm_siv::aead::{Aead, KeyInit, Payload};
 use aes_gcm_siv::{Aes256GcmSiv, Nonce};
@@ -14,6 +16,7 @@ use super::{
     DeviceId, HEADER_BYTES, KEY_BYTES, NONCE_BYTES, SEALED_BYTES, Seal, SealedToken, TokenAddress,
     TokenError, URL_SAFE_NO_PAD, VERSION, decode_exact,
 };
+use crate::clock::Millis;
 
 /// One secret key and the number it goes by. Never printed, wiped when dropped.
 #[derive(Clone)]
@@ -46,10 +49,22 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Seals and opens push tokens, makes and checks device secrets. The first key of each list makes,
-/// all of them open.
+/// Numbers that a key can have.
+const KEY_IDS: usize = 1 << u8::BITS;
+
+/// A key that seals and opens push tokens, and from when on it is the one that seals.
+struct SealingKey {
+    cipher: Aes256GcmSiv,
+    seals_from: Millis,
+}
+
+/// Seals and opens push tokens, makes and checks device secrets. One key of each sort makes, all of
+/// them open. Sealing keys can be added while others seal.
 pub struct Keyring {
-    sealing: Vec<(u8, Aes256GcmSiv)>,
+    /// By their numbers. A key that is here stays.
+    sealing: Box<[OnceLock<Box<SealingKey>>]>,
+    /// The number of the key that seals.
+    seals_with: AtomicU8,
     device: Vec<Key>,
 }
 
@@ -60,33 +75,71 @@ impl fmt::Debug for Keyring {
 }
 
 impl Keyring {
-    /// A ring of at least one key of each sort; `None` when a list is empty.
+    /// A ring of at least one key of each sort, the first of each list being the one that makes;
+    /// `None` when a list is empty.
     #[must_use]
     pub fn new(sealing: &[Key], device: Vec<Key>) -> Option<Self> {
-        if sealing.is_empty() || device.is_empty() {
-            return None;
+        let first = sealing.first()?;
+        let ring = Self {
+            sealing: (0..KEY_IDS).map(|_| OnceLock::new()).collect(),
+            seals_with: AtomicU8::new(first.id),
+            device,
+        };
+        for key in sealing {
+            ring.add_sealing_key(key, 0);
         }
-        let sealing = sealing
-            .iter()
-            .map(|key| (key.id, Aes256GcmSiv::new((&*key.bytes).into())))
-            .collect();
-        Some(Self { sealing, device })
+        (!ring.device.is_empty()).then_some(ring)
+    }
+
+    /// Adds a key that opens at once and may seal from a certain time on, see
+    /// [`Self::seal_with_newest`]. Another one of its number stays.
+    pub fn add_sealing_key(&self, key: &Key, seals_from: Millis) {
+        let cipher = Aes256GcmSiv::new((&*key.bytes).into());
+        self.sealing[usize::from(key.id)]
+            .get_or_init(|| Box::new(SealingKey { cipher, seals_from }));
+    }
+
+    /// From now on the key with the highest number whose time has come seals. For rings whose
+    /// numbers are given in the order of time.
+    pub fn seal_with_newest(&self, now: Millis) {
+        let newest = self.sealing_keys().filter(|(_, from)| *from <= now).last();
+        if let Some((id, _)) = newest {
+            self.seals_with.store(id, Ordering::Relaxed);
+        }
+    }
+
+    /// The number of the key that seals.
+    #[must_use]
+    pub fn seals_with(&self) -> u8 {
+        self.seals_with.load(Ordering::Relaxed)
+    }
+
+    /// The numbers of all sealing keys, in order, and from when on each may seal.
+    pub fn sealing_keys(&self) -> impl Iterator<Item = (u8, Millis)> + '_ {
+        let keys = (0..=u8::MAX).zip(&self.sealing);
+        keys.filter_map(|(id, key)| Some((id, key.get()?.seals_from)))
+    }
+
+    fn cipher(&self, id: u8) -> Option<&Aes256GcmSiv> {
+        Some(&self.sealing[usize::from(id)].get()?.cipher)
     }
 
     /// Seals an address under a fresh nonce.
     #[must_use]
     pub fn seal(&self, address: TokenAddress) -> SealedToken {
-        let (key, cipher) = &self.sealing[0];
+        let key = self.seals_with();
         let mut nonce = [0; NONCE_BYTES];
         rand::fill(&mut nonce);
-        encrypt(cipher, Seal { key: *key, nonce }, address)
+        let sealed = self.seal_again(address, Seal { key, nonce });
+        // A ring always has the key that it seals with.
+        sealed.unwrap_or(SealedToken([0; SEALED_BYTES]))
     }
 
     /// Writes a token as it was written before: the cipher makes the same of the same key, nonce and
     /// address. `None` if the key is gone.
     #[must_use]
     pub fn seal_again(&self, address: TokenAddress, seal: Seal) -> Option<SealedToken> {
-        let (_, cipher) = self.sealing.iter().find(|(id, _)| *id == seal.key)?;
+        let cipher = self.cipher(seal.key)?;
         Some(encrypt(cipher, seal, address))
     }
 
@@ -102,11 +155,7 @@ impl Keyring {
         if header[0] != VERSION {
             return Err(TokenError::Malformed);
         }
-        let (_, cipher) = self
-            .sealing
-            .iter()
-            .find(|(id, _)| *id == header[1])
-            .ok_or(TokenError::KeyGone)?;
+        let cipher = self.cipher(header[1]).ok_or(TokenError::KeyGone)?;
         let plain = cipher
             .decrypt(
                 &Nonce::from(*nonce),
@@ -193,4 +242,53 @@ fn mac<'a>(key: &Key, parts: impl IntoIterator<Item = &'a [u8]>) -> [u8; 32] {
         mac.update(part);
     }
     mac.finalize().into_bytes().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ProjectHash;
+    use super::*;
+
+    fn key(id: u8) -> Key {
+        Key::new(id, &[id; KEY_BYTES]).expect("32 bytes")
+    }
+
+    fn address() -> TokenAddress {
+        TokenAddress::mint(DeviceId([3; 16]), ProjectHash::of("demo"), 0)
+    }
+
+    #[test]
+    fn a_key_that_is_added_opens_at_once_and_seals_when_its_time_has_come() {
+        let ring = Keyring::new(&[key(1)], vec![key(9)]).expect("keys");
+        let others = Keyring::new(&[key(2)], vec![key(9)]).expect("keys");
+        let (old, theirs) = (ring.seal(address()), others.seal(address()));
+        assert_eq!(ring.open(&theirs), Err(TokenError::KeyGone));
+        ring.add_sealing_key(&key(2), 100);
+        assert!(
+            ring.open(&theirs).is_ok(),
+            "another node may seal with it already"
+        );
+        ring.seal_with_newest(99);
+        assert_eq!(ring.seals_with(), 1);
+        ring.seal_with_newest(100);
+        assert_eq!(ring.seals_with(), 2);
+        assert!(others.open(&ring.seal(address())).is_ok());
+        assert!(ring.open(&old).is_ok(), "what was sealed before stays");
+        assert_eq!(ring.sealing_keys().collect::<Vec<_>>(), [(1, 0), (2, 100)]);
+    }
+
+    #[test]
+    fn a_key_is_not_replaced_by_another_of_its_number() {
+        let ring = Keyring::new(&[key(1)], vec![key(9)]).expect("keys");
+        let old = ring.seal(address());
+        let impostor = Key::new(1, &[7; KEY_BYTES]).expect("32 bytes");
+        ring.add_sealing_key(&impostor, 0);
+        assert!(ring.open(&old).is_ok());
+    }
+
+    #[test]
+    fn a_ring_needs_keys_of_both_sorts() {
+        assert!(Keyring::new(&[], vec![key(9)]).is_none());
+        assert!(Keyring::new(&[key(1)], Vec::new()).is_none());
+    }
 }

@@ -17,6 +17,7 @@ mod harness;
 mod hostile_senders;
 mod idempotency;
 mod isolation;
+mod keys;
 mod order;
 mod overload;
 mod refusals;

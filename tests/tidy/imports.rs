@@ -4,11 +4,19 @@
 use crate::tree::{File, Tree};
 
 /// A module of `src/`, and which of its neighbours it may name.
-const MAY_KNOW: [(&str, &[&str]); 17] = [
+const MAY_KNOW: [(&str, &[&str]); 18] = [
     ("main", &["cli"]),
     (
         "cli",
-        &["admin_token", "clock", "config", "dev", "server", "store"],
+        &[
+            "admin_token",
+            "clock",
+            "config",
+            "dev",
+            "server",
+            "store",
+            "token",
+        ],
     ),
     (
         "server",
@@ -20,6 +28,7 @@ const MAY_KNOW: [(&str, &[&str]); 17] = [
             "http",
             "metrics",
             "projects",
+            "sealing_keys",
             "store",
             "token",
         ],
@@ -35,6 +44,7 @@ const MAY_KNOW: [(&str, &[&str]); 17] = [
             "metrics",
             "projects",
             "push",
+            "sealing_keys",
             "store",
             "token",
         ],
@@ -48,6 +58,7 @@ const MAY_KNOW: [(&str, &[&str]); 17] = [
         &["clock", "dense_map", "projects", "push", "token"],
     ),
     ("projects", &["clock", "store", "token"]),
+    ("sealing_keys", &["clock", "store", "token"]),
     ("push", &["clock", "token"]),
     ("token", &["clock"]),
     ("config", &["token"]),

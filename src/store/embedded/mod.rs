@@ -348,6 +348,14 @@ impl Store for EmbeddedStore {
         Box::pin(self.keep_secret_now(name, proposed))
     }
 
+    fn kept_secret<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>> {
+        let kept = self.engine.get(&secret_key(name));
+        Box::pin(ready(kept.map(|kept| kept.map(|value| value.to_vec()))))
+    }
+
     fn sweep(&self, now: Millis) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(self.sweep_now(now))
     }
