@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use futures_util::StreamExt as _;
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -13,6 +14,10 @@ use crate::harness::{Credential, Server, ServerOptions, Socket, answer, message,
 
 /// Work that costs these tests nothing: 2^8 hashes.
 const PROOF_BITS: u64 = 8;
+
+/// What the server may write meanwhile of its own accord: an acknowledgement, a count. Whatever a
+/// flood wrote would be hundreds.
+const CHORES: f64 = 4.0;
 
 async fn server(settings: &[(&'static str, &str)]) -> Server {
     let settings = settings.iter().copied();
@@ -101,6 +106,7 @@ async fn a_flood_of_mints_leaves_the_store_and_the_known_as_they_were() {
     server.books_balance_at(0).await;
     let before = commits(&server).await;
 
+    let started = Instant::now();
     let (free, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let flood = async {
         let mints = futures_util::stream::iter(0..MINTS).map(|_| mint(&server, &[]));
@@ -132,10 +138,15 @@ async fn a_flood_of_mints_leaves_the_store_and_the_known_as_they_were() {
         "{rounds} rounds of a known device's life beside the flood"
     );
     let free = free.into_inner();
-    assert!((100..150).contains(&free), "{free} devices for the asking");
+    // The bucket fills again while the flood goes on.
+    let refilled = started.elapsed().as_secs_f64() * 100.0 / 60.0;
+    let expected = 100..=102 + refilled.ceil() as usize;
+    assert!(
+        expected.contains(&free),
+        "{free} for the asking, not {expected:?}"
+    );
     let written = commits(&server).await - before;
-    // The acknowledgement may be written down at any time.
-    assert!(written < 2.5, "{written} commits, {rounds} rounds");
+    assert!(written < CHORES, "{written} commits, {rounds} rounds");
     socket.sync().await;
     server.terminate();
     assert_eq!(server.exit_status().await.code(), Some(0));
@@ -383,7 +394,7 @@ async fn a_device_registers_by_work_with_the_sdk() {
 
 #[tokio::test]
 async fn a_storm_of_sockets_is_told_to_come_back_one_after_the_other() {
-    let server = server(&[("HERALD_FLOODS__CONNECTS_PER_SECOND", "5")]).await;
+    let server = server(&[("HERALD_FLOODS__CONNECTS_PER_SECOND", "1")]).await;
     let device = server.device().await;
     let mut storm = Vec::new();
     for _ in 0..40 {
@@ -455,10 +466,8 @@ async fn forged_tokens_never_come_to_the_store() {
         assert_eq!(answer["error"], "INVALID_ARGUMENT", "{place}: {answer}");
         assert_eq!(server.delete_token("demo", &device, &forged).await, 400);
     }
-    assert!(
-        (before - commits(&server).await).abs() < 0.5,
-        "something was written"
-    );
+    let written = commits(&server).await - before;
+    assert!(written < CHORES, "{written} commits");
     server.terminate();
     assert_eq!(server.exit_status().await.code(), Some(0));
     assert_eq!(at_rest(&server, "tokens "), 0);
