@@ -238,8 +238,12 @@ settings! {
         proof_lifetime_ms: u64 = 180_000, in 1_000..=600_000;
         /// Tokens that one device may ask for: it has at most 100 of them on its socket.
         tokens_per_minute_per_device: u32 = 100, dev 0, in 0..=100_000_000;
-        /// Tokens of one project, for all devices together: so fast can its part of the store grow.
+        /// Tokens of one project for all new devices together, and as many for all others: so fast
+        /// can its part of the store grow.
         tokens_per_minute_per_project: u32 = 60_000, dev 0, in 0..=100_000_000;
+        /// A device is new for this long. Who floods a project with devices made for that leaves
+        /// its older ones alone.
+        new_device_ms: u64 = DAY_MS, in 0..=365 * DAY_MS;
         /// Sockets that one device may open: it needs one.
         connects_per_minute_per_device: u32 = 120, dev 0, in 0..=100_000_000;
         /// Sockets opened from one address. Behind it may be a whole mobile network that comes back.

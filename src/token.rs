@@ -68,7 +68,28 @@ impl TokenId {
     }
 }
 
+/// Bytes of a device's id that are random; the rest tells the minute in which it was made.
+const DEVICE_RANDOM_BYTES: usize = 12;
+
 impl DeviceId {
+    /// The id of a device that is made in this minute.
+    fn made_in(random: [u8; DEVICE_RANDOM_BYTES], minute: u32) -> Self {
+        let mut id = [0; 16];
+        id[..DEVICE_RANDOM_BYTES].copy_from_slice(&random);
+        id[DEVICE_RANDOM_BYTES..].copy_from_slice(&minute.to_be_bytes());
+        Self(id)
+    }
+
+    /// Whether the device was made within the last `age`.
+    #[must_use]
+    pub fn is_younger_than(&self, age: Millis, now: Millis) -> bool {
+        let minute = self.0.last_chunk().copied().map_or(0, u32::from_be_bytes);
+        let made_at = Millis::from(minute) * MILLIS_PER_MINUTE;
+        // What is still to come, beyond what a node's clock may be ahead, is no minute but the random
+        // end of an id from a time when ids told none: such a device is an old one.
+        made_at <= now + MILLIS_PER_MINUTE && now < made_at + age
+    }
+
     /// A number to shard by.
     #[must_use]
     pub fn shard_hash(&self) -> u64 {
@@ -96,6 +117,10 @@ impl ProjectHash {
         let [a, b, c, d, e, f, g, h, ..] = digest;
         Self([a, b, c, d, e, f, g, h])
     }
+}
+
+fn minute_of(now: Millis) -> u32 {
+    u32::try_from(now / MILLIS_PER_MINUTE).unwrap_or(u32::MAX)
 }
 
 /// Eight hex digits that stand for a secret or an id in logs.
@@ -129,7 +154,7 @@ impl TokenAddress {
             id: TokenId(id),
             device,
             project,
-            minted_minutes: u32::try_from(now / MILLIS_PER_MINUTE).unwrap_or(u32::MAX),
+            minted_minutes: minute_of(now),
         }
     }
 
@@ -313,12 +338,26 @@ mod tests {
     #[test]
     fn device_secrets_fit_their_device_only() {
         let ring = ring(&[1]);
-        let (device, secret) = ring.mint_device();
-        let (other, _) = ring.mint_device();
+        let (device, secret) = ring.mint_device(0);
+        let (other, _) = ring.mint_device(0);
         assert_eq!(ring.check_device(&device.to_text(), &secret), Some(device));
         assert_eq!(ring.check_device(&other.to_text(), &secret), None);
         assert_eq!(ring.check_device(&device.to_text(), &secret[1..]), None);
         assert_eq!(ring.check_device("", ""), None);
+    }
+
+    #[test]
+    fn a_device_tells_how_old_it_is() {
+        const NOW: Millis = 1_732_200_030_000;
+        let (device, _) = ring(&[1]).mint_device(NOW);
+        let is_new = |now| device.is_younger_than(600_000, now);
+        assert!(is_new(NOW) && is_new(NOW + 500_000) && !is_new(NOW + 600_000));
+        assert!(is_new(NOW - 60_000), "by a clock that is behind");
+        assert!(!is_new(NOW - 200_000));
+        let without_a_minute = DeviceId([0x9c; 16]);
+        assert!(!without_a_minute.is_younger_than(600_000, NOW));
+        let (other, _) = ring(&[1]).mint_device(NOW);
+        assert_ne!(device.shard_hash(), other.shard_hash());
     }
 
     #[test]

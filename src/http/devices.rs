@@ -27,7 +27,7 @@ pub async fn register(
     }
     let (device, secret) = match proof {
         Some(proof) => node.keys().mint_proven_device(&proof),
-        None => node.keys().mint_device(),
+        None => node.keys().mint_device(node.clock().now()),
     };
     let id = device.to_text();
     Ok(json_response(format!(
@@ -64,7 +64,9 @@ pub async fn mint_token(
     if !project.admits(&asked.package_name, &asked.cert_sha256) {
         return Err(ApiError::permission_denied());
     }
-    public.floods.take_token_of(project.hash(), &public.node)?;
+    public
+        .floods
+        .take_token_of(project.hash(), device, &public.node)?;
     let address = TokenAddress::mint(device, project.hash(), public.node.clock().now());
     let token = public.node.keys().seal(address).to_text();
     Ok(json_response(format!("{{\"token\":\"{token}\"}}")))

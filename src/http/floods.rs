@@ -15,6 +15,7 @@ use actix_web::HttpRequest;
 use actix_web::http::header::HeaderMap;
 
 use crate::actors::Node;
+use crate::clock::Millis;
 use crate::config::{self, Config};
 use crate::http::auth;
 use crate::http::error::{ApiError, Detail};
@@ -130,7 +131,9 @@ pub struct Floods {
     free_by_prefix: PrefixLimits,
     free: Bucket,
     terms: ProofTerms,
-    tokens_by_project: SharedBuckets<ProjectHash>,
+    /// For new devices and for old ones apart.
+    tokens_by_project: SharedBuckets<(ProjectHash, bool)>,
+    new_device_ms: Millis,
     polls_by_project: SharedBuckets<ProjectHash>,
     handshakes: Bucket,
     readmission: Readmission,
@@ -155,6 +158,7 @@ impl Floods {
             free: Bucket::per_minute(floods.free_devices_per_minute),
             terms: proof_terms(floods),
             tokens_by_project: SharedBuckets::per_minute(floods.tokens_per_minute_per_project),
+            new_device_ms: floods.new_device_ms,
             polls_by_project: SharedBuckets::per_minute(floods.polls_per_minute_per_project),
             handshakes: Bucket::per_second(handshakes),
             readmission: Readmission::per_second(handshakes),
@@ -259,15 +263,23 @@ impl Floods {
         taken.map_err(|_| self.readmission.wait(self.started.elapsed()))
     }
 
-    /// Takes one of the tokens that a project may have.
+    /// Takes one of the tokens that a project may have for devices as new as this one, or as old.
     ///
     /// # Errors
     /// 429.
-    pub fn take_token_of(&self, project: ProjectHash, node: &Node) -> Result<(), ApiError> {
-        self.tokens_by_project.take(&project).map_err(|wait| {
-            node.metrics().sheds.count(self.mints.shed);
-            (self.mints.refusal)(wait)
-        })
+    pub fn take_token_of(
+        &self,
+        project: ProjectHash,
+        device: DeviceId,
+        node: &Node,
+    ) -> Result<(), ApiError> {
+        let is_new = device.is_younger_than(self.new_device_ms, node.clock().now());
+        self.tokens_by_project
+            .take(&(project, is_new))
+            .map_err(|wait| {
+                node.metrics().sheds.count(self.mints.shed);
+                (self.mints.refusal)(wait)
+            })
     }
 
     /// Takes one of the entries about a project that polls may have.

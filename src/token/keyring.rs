@@ -13,8 +13,8 @@ use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{
-    DeviceId, HEADER_BYTES, KEY_BYTES, NONCE_BYTES, SEALED_BYTES, Seal, SealedToken, TokenAddress,
-    TokenError, URL_SAFE_NO_PAD, VERSION, decode_exact,
+    DEVICE_RANDOM_BYTES, DeviceId, HEADER_BYTES, KEY_BYTES, NONCE_BYTES, SEALED_BYTES, Seal,
+    SealedToken, TokenAddress, TokenError, URL_SAFE_NO_PAD, VERSION, decode_exact, minute_of,
 };
 use crate::clock::Millis;
 
@@ -179,10 +179,10 @@ impl Keyring {
 
     /// A new device and its secret. Nothing is kept of either.
     #[must_use]
-    pub fn mint_device(&self) -> (DeviceId, Zeroizing<String>) {
-        let mut id = [0; 16];
-        rand::fill(&mut id);
-        let device = DeviceId(id);
+    pub fn mint_device(&self, now: Millis) -> (DeviceId, Zeroizing<String>) {
+        let mut random = [0; DEVICE_RANDOM_BYTES];
+        rand::fill(&mut random);
+        let device = DeviceId::made_in(random, minute_of(now));
         (device, self.device_secret(&device))
     }
 

@@ -8,7 +8,10 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::{DeviceId, Keyring, MILLIS_PER_MINUTE, URL_SAFE_NO_PAD, decode_exact};
+use super::{
+    DEVICE_RANDOM_BYTES, DeviceId, Keyring, MILLIS_PER_MINUTE, URL_SAFE_NO_PAD, decode_exact,
+    minute_of,
+};
 use crate::clock::Millis;
 use base64::Engine as _;
 
@@ -37,7 +40,11 @@ pub struct ProofTerms {
 
 /// Work that was done for a challenge of ours.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Proof([u8; 32]);
+pub struct Proof {
+    digest: [u8; 32],
+    /// When the challenge was made, so that who shows it later gets the same device.
+    minute: u32,
+}
 
 impl std::fmt::Debug for Proof {
     /// Who knows a proof can get its device, so it is not printed.
@@ -84,26 +91,22 @@ impl Keyring {
         let is_ours = bool::from(expected[..MAC_BYTES].ct_eq(mac));
         let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
         let is_done = leading_zero_bits(&digest) >= u32::from(*bits);
-        (is_good && is_ours && is_done).then_some(Proof(digest))
+        (is_good && is_ours && is_done).then_some(Proof { digest, minute })
     }
 
     /// The one device that a proof buys, and its secret.
     #[must_use]
     pub fn mint_proven_device(&self, proof: &Proof) -> (DeviceId, Zeroizing<String>) {
-        let mac = self.labelled_mac(DEVICE_LABEL, &[&proof.0]);
-        let mut id = [0; 16];
-        id.copy_from_slice(&mac[..16]);
-        let device = DeviceId(id);
+        let mac = self.labelled_mac(DEVICE_LABEL, &[&proof.digest]);
+        let mut random = [0; DEVICE_RANDOM_BYTES];
+        random.copy_from_slice(&mac[..DEVICE_RANDOM_BYTES]);
+        let device = DeviceId::made_in(random, proof.minute);
         (device, self.device_secret(&device))
     }
 
     fn challenge_mac(&self, claim: &[u8], network: &[u8]) -> [u8; 32] {
         self.labelled_mac(CHALLENGE_LABEL, &[claim, network])
     }
-}
-
-fn minute_of(now: Millis) -> u32 {
-    u32::try_from(now / MILLIS_PER_MINUTE).unwrap_or(u32::MAX)
 }
 
 /// Whether a challenge of this minute is still good. One of the minute to come may be another
@@ -221,6 +224,7 @@ mod tests {
         };
         let text = solve(&ring.challenge(TERMS, HERE, NOW));
         let (device, secret) = mint(&text);
+        assert!(device.is_younger_than(120_000, NOW));
         assert_eq!(mint(&text), (device, secret.clone()));
         assert_eq!(ring.check_device(&device.to_text(), &secret), Some(device));
         let other = solve(&ring.challenge(TERMS, HERE, NOW));

@@ -160,14 +160,7 @@ impl Drop for Stage {
 
 async fn begin() -> Shared {
     let settings = [
-        // Everybody comes from one address, and nobody pauses.
         ("HERALD_LIMITS__MINTS_PER_MINUTE_PER_ADDRESS", "0"),
-        ("HERALD_FLOODS__FREE_DEVICES_PER_MINUTE_PER_ADDRESS", "0"),
-        ("HERALD_FLOODS__FREE_DEVICES_PER_MINUTE_PER_NETWORK", "0"),
-        ("HERALD_FLOODS__TOKENS_PER_MINUTE_PER_DEVICE", "0"),
-        ("HERALD_FLOODS__CONNECTS_PER_MINUTE_PER_DEVICE", "0"),
-        ("HERALD_FLOODS__POLLS_PER_MINUTE_PER_DEVICE", "0"),
-        ("HERALD_FLOODS__POLLS_PER_MINUTE_PER_ADDRESS", "0"),
         ("HERALD_QUOTA__SENDS_PER_MINUTE_PER_PROJECT", "0"),
         ("HERALD_DRAIN__DELAY_MS", "200"),
         ("HERALD_DRAIN__WINDOW_MS", "1000"),

@@ -2,15 +2,21 @@
 //! are known notice nothing.
 
 use std::collections::{BTreeSet, HashMap};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures_util::StreamExt as _;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::header::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::harness::{Credential, Server, ServerOptions, Socket, answer, message, soon};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use crate::harness::{Credential, Server, ServerOptions, Socket, answer, binary, message, soon};
 
 /// Work that costs these tests nothing: 2^8 hashes.
 const PROOF_BITS: u64 = 8;
@@ -348,6 +354,37 @@ async fn a_project_whose_tokens_are_asked_for_too_fast_is_alone_in_that() {
     );
 }
 
+/// A device that was made long ago, by a server with the device key number 7 of zeros.
+fn old_device() -> Credential {
+    let id = [[3; 12].as_slice(), &1_000_000_u32.to_be_bytes()].concat();
+    let mut mac = Hmac::<Sha256>::new_from_slice(&[0; 32]).expect("a key of any length");
+    mac.update(&[7]);
+    mac.update(&id);
+    let secret = [[7].as_slice(), &mac.finalize().into_bytes()].concat();
+    Credential {
+        id: URL_SAFE_NO_PAD.encode(id),
+        secret: URL_SAFE_NO_PAD.encode(secret),
+    }
+}
+
+#[tokio::test]
+async fn new_devices_that_flood_a_project_leave_its_older_ones_alone() {
+    let key = format!("7:{}", STANDARD.encode([0; 32]));
+    let server = server(&[
+        ("HERALD_SECRETS__DEVICE_KEYS", &key),
+        ("HERALD_FLOODS__TOKENS_PER_MINUTE_PER_PROJECT", "2"),
+    ])
+    .await;
+    let old = old_device();
+    for status in [200, 200, 429, 429] {
+        let new = server.device().await;
+        assert_eq!(server.try_token(&new).await.0, status);
+    }
+    for status in [200, 200, 429] {
+        assert_eq!(server.try_token(&old).await.0, status);
+    }
+}
+
 #[tokio::test]
 async fn strangers_who_connect_leave_room_for_known_devices() {
     let server = server(&[("HERALD_FLOODS__CONNECTS_PER_MINUTE_PER_ADDRESS", "3")]).await;
@@ -390,6 +427,29 @@ async fn a_device_registers_by_work_with_the_sdk() {
         secret: credential.device_secret,
     };
     server.token(&device).await;
+}
+
+#[tokio::test]
+async fn herald_listen_does_the_work_that_it_is_asked_for() {
+    let server = server(&[("HERALD_FLOODS__FREE_DEVICES_PER_MINUTE_PER_ADDRESS", "1")]).await;
+    under_pressure(&server).await;
+    let mut listen = tokio::process::Command::new(binary());
+    listen
+        .arg("listen")
+        .arg("--dev-json")
+        .arg(server.data().join("dev.json"));
+    let mut listen = listen
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("it starts");
+    let mut lines = BufReader::new(listen.stdout.take().expect("its output")).lines();
+    let line = soon("a line", lines.next_line()).await.expect("a line");
+    let line = line.expect("more than an end");
+    let token = line.strip_prefix("token: ").expect("a token");
+    server.push(token, "hello").await;
+    let line = soon("a push", lines.next_line()).await.expect("a line");
+    assert!(line.is_some_and(|line| line.starts_with("push: syn 1, ")));
 }
 
 #[tokio::test]
