@@ -99,8 +99,11 @@ async fn a_flood_of_mints_leaves_the_store_and_the_known_as_they_were() {
     const MINTS: usize = 20_000;
     let mut server = server(&[
         ("HERALD_FLOODS__FREE_DEVICES_PER_MINUTE_PER_ADDRESS", "100"),
-        ("HERALD_LIMITS__MINTS_PER_MINUTE_PER_ADDRESS", "200"),
-        ("HERALD_FLOODS__POLLS_PER_MINUTE_PER_DEVICE", "10000"),
+        // Far above what one device's life takes.
+        ("HERALD_LIMITS__MINTS_PER_MINUTE_PER_ADDRESS", "100000"),
+        ("HERALD_FLOODS__TOKENS_PER_MINUTE_PER_DEVICE", "100000"),
+        ("HERALD_FLOODS__CONNECTS_PER_MINUTE_PER_DEVICE", "100000"),
+        ("HERALD_FLOODS__POLLS_PER_MINUTE_PER_DEVICE", "100000"),
     ])
     .await;
     let known = server.device().await;
