@@ -8,6 +8,7 @@
 mod backends;
 mod layers;
 mod mistake;
+mod proxies;
 mod reference;
 mod table;
 mod value;
@@ -18,8 +19,9 @@ use std::path::PathBuf;
 pub use backends::{ContactPoint, Identifier, Name, RedisUrl};
 pub use layers::{ADMIN_TOKEN_VARIABLE, ADMIN_URL_VARIABLE, Flag, Sources};
 pub use mistake::{Mistake, Mistakes};
+pub use proxies::TrustedProxies;
 pub use reference::settings_reference;
-pub use value::{LogFilter, LogFormat, Secret, SettingValue, StoreKind};
+pub use value::{ClientHeader, LogFilter, LogFormat, Secret, SettingValue, StoreKind};
 
 use layers::Layers;
 use table::settings;
@@ -164,6 +166,13 @@ settings! {
         poll_body_bytes: usize = 256 * 1024, in 4_096..=16 * 1024 * 1024;
         /// Largest body on the admin listener.
         admin_body_bytes: usize = MIB, in 4_096..=64 * 1024 * 1024;
+        /// Proxies in front, as addresses or prefixes like `10.0.0.0/8`: only of these is the word
+        /// taken on whose request they pass on. Anybody can write such a word, so by default nobody
+        /// is believed.
+        trusted_proxies: Vec<TrustedProxies> = Vec::new();
+        /// Where those proxies name the client: `x-forwarded-for` or `forwarded`. The other one is
+        /// not looked at, because a proxy that does not write it passes on what the client made up.
+        client_header: ClientHeader = ClientHeader::XForwardedFor;
     }
 
     /// Device sockets.
@@ -212,9 +221,55 @@ settings! {
         message_bytes: usize = 4_096, in 1..=MIB as u64;
         /// A poll's reply is cut short near this size.
         poll_response_bytes: usize = MIB, in 8_192..=64 * 1024 * 1024;
-        /// Devices and tokens that one address may ask for, 0 = any number. Whole mobile networks
-        /// share an address.
+        /// New devices that one address (an IPv4 address, an IPv6 /64) may ask for, whatever work it
+        /// shows, and apart from them tokens; 0 = any number. Whole mobile networks share an address.
         mints_per_minute_per_address: u32 = 6_000, dev 0, in 0..=100_000_000;
+        /// The same for a network: an IPv4 /24, an IPv6 /48.
+        mints_per_minute_per_network: u32 = 60_000, dev 0, in 0..=100_000_000;
+    }
+
+    /// Floods of devices, by address (an IPv4 address, an IPv6 /64), network (an IPv4 /24, an IPv6
+    /// /48), device or project; 0 = any number. Who shows a device credential is counted apart from
+    /// those who show none, so that a flood of the latter leaves the former alone.
+    section floods: Floods {
+        /// New devices that one address gets for the asking; for more it must show work. A few
+        /// installations a minute are usual, some dozens behind the address of a mobile network.
+        free_devices_per_minute_per_address: u32 = 120, dev 0, in 0..=100_000_000;
+        /// The same for a network.
+        free_devices_per_minute_per_network: u32 = 1_200, dev 0, in 0..=100_000_000;
+        /// The same for everybody together: a flood may come from many networks.
+        free_devices_per_minute: u32 = 60_000, dev 0, in 0..=100_000_000;
+        /// Zero bits of the proof of work: 20 are a million hashes, a fraction of a second of a
+        /// phone's time. Each bit more doubles it; 0 = no proof is asked for, so the answer is 429.
+        proof_bits: u32 = 20, in 0..=24;
+        /// A challenge is good for this long: a slow phone must have the time.
+        proof_lifetime_ms: u64 = 180_000, in 1_000..=600_000;
+        /// Tokens that one device may ask for: it has at most 100 of them on its socket.
+        tokens_per_minute_per_device: u32 = 100, dev 0, in 0..=100_000_000;
+        /// Tokens of one project for all new devices together, and as many for all others: so fast
+        /// can its part of the store grow.
+        tokens_per_minute_per_project: u32 = 60_000, dev 0, in 0..=100_000_000;
+        /// A device is new for this long. Who floods a project with devices made for that leaves
+        /// its older ones alone.
+        new_device_ms: u64 = DAY_MS, in 0..=365 * DAY_MS;
+        /// Sockets that one device may open: it needs one.
+        connects_per_minute_per_device: u32 = 120, dev 0, in 0..=100_000_000;
+        /// Sockets opened from one address. Behind it may be a whole mobile network that comes back.
+        connects_per_minute_per_address: u32 = 60_000, dev 0, in 0..=100_000_000;
+        /// Sockets opened from one network.
+        connects_per_minute_per_network: u32 = 600_000, dev 0, in 0..=100_000_000;
+        /// Sockets opened at this node; further ones are closed with 1013 and told when to come
+        /// back, spread, so that a storm of devices comes in as fast as it can be served.
+        connects_per_second: u32 = 10_000, dev 0, in 0..=100_000_000;
+        /// Polls of one device: one without a socket polls every few minutes.
+        polls_per_minute_per_device: u32 = 600, dev 0, in 0..=100_000_000;
+        /// Polls from one address.
+        polls_per_minute_per_address: u32 = 60_000, dev 0, in 0..=100_000_000;
+        /// Polls from one network.
+        polls_per_minute_per_network: u32 = 600_000, dev 0, in 0..=100_000_000;
+        /// Entries of polls about one project's tokens, for all devices together. Off, because one
+        /// that is used up keeps a project's devices from their pushes.
+        polls_per_minute_per_project: u32 = 0, in 0..=100_000_000;
     }
 
     /// What one project may do, 0 = as much as it likes. Token buckets that hold one period.

@@ -27,6 +27,7 @@ pub mod metrics;
 pub mod private_file;
 pub mod projects;
 pub mod push;
+pub mod sealing_keys;
 pub mod server;
 pub mod store;
 pub mod token;

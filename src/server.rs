@@ -28,11 +28,13 @@ use crate::config::{Config, Secret, StoreKind};
 use crate::http::Public;
 use crate::http::admin::{self, AdminState};
 use crate::http::fcm::MessageLimits;
+use crate::http::floods::Floods;
 use crate::http::health::{Probes, Readiness};
 use crate::http::listener::PublicListener;
 use crate::http::quota::Quotas;
 use crate::metrics::Metrics;
 use crate::projects::Projects;
+use crate::sealing_keys::SealingKeys;
 use crate::store::{Store, contact_refresh};
 
 /// Connections that the kernel may hold before they are accepted: a storm of devices comes at once.
@@ -81,7 +83,8 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
             opened_store::open_own(&config, &clock, &metrics)?
         }
     };
-    let keys = Arc::new(keys::load(&config, &*store).await?);
+    let (keys, sealing_keys) = keys::load(&config, &store, &clock).await?;
+    let sealing_keys = Arc::new(sealing_keys);
     let projects = Arc::new(Projects::load(Arc::clone(&store), clock.clone()).await?);
     let gate = Arc::clone(&projects);
     let node = Node::new(
@@ -126,12 +129,18 @@ pub async fn start(config: Config) -> anyhow::Result<Running> {
         liveness: Arc::new(move || alive.load(Ordering::Relaxed)),
     };
     let token = AdminTokenHash::of(&admin_token);
-    let state = AdminState::new(&config, Arc::clone(&projects), token, probes);
+    let state = AdminState::new(
+        &config,
+        Arc::clone(&projects),
+        Arc::clone(&sealing_keys),
+        token,
+        probes,
+    );
     let admin_handle = start_admin(&config, state, admin_socket)?;
 
     spawn_chores(&config, &store, &clock, public);
     if region.is_some() {
-        follow_other_nodes(&projects);
+        follow_other_nodes(&projects, sealing_keys);
     }
     projects.end_tokens_of_deleted().await?;
     tracing::info!(%listen, %admin_listen, workers = node.settings().workers, "herald is up");
@@ -208,6 +217,7 @@ fn public_state(config: &Config, node: &Node, projects: &Arc<Projects>) -> Publi
         node: node.clone(),
         projects: Arc::clone(projects),
         quotas: Quotas::new(config),
+        floods: Floods::new(config),
         message_limits: MessageLimits {
             body_bytes: config.http.send_body_bytes,
             payload_bytes: config.limits.message_bytes,
@@ -286,14 +296,17 @@ fn start_admin(
     Ok(handle)
 }
 
-/// Takes in what other nodes have changed of projects and service tokens.
-fn follow_other_nodes(projects: &Arc<Projects>) {
+/// Takes in what other nodes have changed of projects, service tokens and sealing keys.
+fn follow_other_nodes(projects: &Arc<Projects>, sealing_keys: Arc<SealingKeys>) {
     let projects = Arc::clone(projects);
     actix_rt::spawn(async move {
         loop {
             tokio::time::sleep(REFRESH_INTERVAL).await;
             if let Err(error) = projects.refresh().await {
                 tracing::warn!(%error, "projects could not be read anew");
+            }
+            if let Err(error) = sealing_keys.refresh().await {
+                tracing::warn!(%error, "sealing keys could not be read anew");
             }
         }
     });

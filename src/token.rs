@@ -6,17 +6,18 @@
 //! node of a region, and a repeated nonce must not be a catastrophe. A device secret is an HMAC of
 //! the device id, checked by computing it again.
 
+mod keyring;
+mod proof;
+
 use std::fmt;
 
-use aes_gcm_siv::aead::{Aead, KeyInit, Payload};
-use aes_gcm_siv::{Aes256GcmSiv, Nonce};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 use thiserror::Error;
-use zeroize::Zeroizing;
+
+pub use keyring::{Key, Keyring};
+pub use proof::{Proof, ProofTerms};
 
 use crate::clock::Millis;
 
@@ -67,7 +68,28 @@ impl TokenId {
     }
 }
 
+/// Bytes of a device's id that are random; the rest tells the minute in which it was made.
+const DEVICE_RANDOM_BYTES: usize = 12;
+
 impl DeviceId {
+    /// The id of a device that is made in this minute.
+    fn made_in(random: [u8; DEVICE_RANDOM_BYTES], minute: u32) -> Self {
+        let mut id = [0; 16];
+        id[..DEVICE_RANDOM_BYTES].copy_from_slice(&random);
+        id[DEVICE_RANDOM_BYTES..].copy_from_slice(&minute.to_be_bytes());
+        Self(id)
+    }
+
+    /// Whether the device was made within the last `age`.
+    #[must_use]
+    pub fn is_younger_than(&self, age: Millis, now: Millis) -> bool {
+        let minute = self.0.last_chunk().copied().map_or(0, u32::from_be_bytes);
+        let made_at = Millis::from(minute) * MILLIS_PER_MINUTE;
+        // What is still to come, beyond what a node's clock may be ahead, is no minute but the random
+        // end of an id from a time when ids told none: such a device is an old one.
+        made_at <= now + MILLIS_PER_MINUTE && now < made_at + age
+    }
+
     /// A number to shard by.
     #[must_use]
     pub fn shard_hash(&self) -> u64 {
@@ -95,6 +117,10 @@ impl ProjectHash {
         let [a, b, c, d, e, f, g, h, ..] = digest;
         Self([a, b, c, d, e, f, g, h])
     }
+}
+
+fn minute_of(now: Millis) -> u32 {
+    u32::try_from(now / MILLIS_PER_MINUTE).unwrap_or(u32::MAX)
 }
 
 /// Eight hex digits that stand for a secret or an id in logs.
@@ -128,7 +154,7 @@ impl TokenAddress {
             id: TokenId(id),
             device,
             project,
-            minted_minutes: u32::try_from(now / MILLIS_PER_MINUTE).unwrap_or(u32::MAX),
+            minted_minutes: minute_of(now),
         }
     }
 
@@ -219,174 +245,6 @@ impl fmt::Debug for SealedToken {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "SealedToken({})", short_hash(&self.0))
     }
-}
-
-/// One secret key and the number it goes by. Never printed, wiped when dropped.
-#[derive(Clone)]
-pub struct Key {
-    /// Its number, unique in its ring.
-    pub id: u8,
-    bytes: Zeroizing<[u8; KEY_BYTES]>,
-}
-
-impl Key {
-    /// A key of 32 bytes; `None` at any other length.
-    #[must_use]
-    pub fn new(id: u8, bytes: &[u8]) -> Option<Self> {
-        let bytes = Zeroizing::new(bytes.try_into().ok()?);
-        Some(Self { id, bytes })
-    }
-
-    /// 32 random bytes to make a key of.
-    #[must_use]
-    pub fn random_bytes() -> Zeroizing<[u8; KEY_BYTES]> {
-        let mut bytes = Zeroizing::new([0; KEY_BYTES]);
-        rand::fill(&mut bytes[..]);
-        bytes
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Key({}, redacted)", self.id)
-    }
-}
-
-/// Seals and opens push tokens, makes and checks device secrets. The first key of each list makes,
-/// all of them open.
-pub struct Keyring {
-    sealing: Vec<(u8, Aes256GcmSiv)>,
-    device: Vec<Key>,
-}
-
-impl fmt::Debug for Keyring {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Keyring(redacted)")
-    }
-}
-
-impl Keyring {
-    /// A ring of at least one key of each sort; `None` when a list is empty.
-    #[must_use]
-    pub fn new(sealing: &[Key], device: Vec<Key>) -> Option<Self> {
-        if sealing.is_empty() || device.is_empty() {
-            return None;
-        }
-        let sealing = sealing
-            .iter()
-            .map(|key| (key.id, Aes256GcmSiv::new((&*key.bytes).into())))
-            .collect();
-        Some(Self { sealing, device })
-    }
-
-    /// Seals an address under a fresh nonce.
-    #[must_use]
-    pub fn seal(&self, address: TokenAddress) -> SealedToken {
-        let (key, cipher) = &self.sealing[0];
-        let mut nonce = [0; NONCE_BYTES];
-        rand::fill(&mut nonce);
-        encrypt(cipher, Seal { key: *key, nonce }, address)
-    }
-
-    /// Writes a token as it was written before: the cipher makes the same of the same key, nonce and
-    /// address. `None` if the key is gone.
-    #[must_use]
-    pub fn seal_again(&self, address: TokenAddress, seal: Seal) -> Option<SealedToken> {
-        let (_, cipher) = self.sealing.iter().find(|(id, _)| *id == seal.key)?;
-        Some(encrypt(cipher, seal, address))
-    }
-
-    /// Opens a sealed token.
-    ///
-    /// # Errors
-    /// [`TokenError`] says whether it was ever ours.
-    pub fn open(&self, sealed: &SealedToken) -> Result<TokenAddress, TokenError> {
-        let (header, rest) = sealed.0.split_at(HEADER_BYTES);
-        let (nonce, body) = rest
-            .split_first_chunk::<NONCE_BYTES>()
-            .ok_or(TokenError::Malformed)?;
-        if header[0] != VERSION {
-            return Err(TokenError::Malformed);
-        }
-        let (_, cipher) = self
-            .sealing
-            .iter()
-            .find(|(id, _)| *id == header[1])
-            .ok_or(TokenError::KeyGone)?;
-        let plain = cipher
-            .decrypt(
-                &Nonce::from(*nonce),
-                Payload {
-                    msg: body,
-                    aad: header,
-                },
-            )
-            .map_err(|_| TokenError::Malformed)?;
-        TokenAddress::from_plain(&plain).ok_or(TokenError::Malformed)
-    }
-
-    /// Reads and opens the text form of a token.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn open_text(&self, text: &str) -> Result<(TokenAddress, Seal), TokenError> {
-        let sealed = SealedToken::from_text(text)?;
-        Ok((self.open(&sealed)?, sealed.seal()))
-    }
-
-    /// A new device and its secret. Nothing is kept of either.
-    #[must_use]
-    pub fn mint_device(&self) -> (DeviceId, Zeroizing<String>) {
-        let mut id = [0; 16];
-        rand::fill(&mut id);
-        let device = DeviceId(id);
-        (device, self.device_secret(&device))
-    }
-
-    fn device_secret(&self, device: &DeviceId) -> Zeroizing<String> {
-        let key = &self.device[0];
-        let mut secret = Zeroizing::new([0; 33]);
-        secret[0] = key.id;
-        secret[1..].copy_from_slice(&device_mac(key, device));
-        Zeroizing::new(URL_SAFE_NO_PAD.encode(&secret[..]))
-    }
-
-    /// Checks a device's public id and secret, in constant time.
-    #[must_use]
-    pub fn check_device(&self, device_id: &str, device_secret: &str) -> Option<DeviceId> {
-        let device = DeviceId::from_text(device_id)?;
-        let secret: Zeroizing<[u8; 33]> = Zeroizing::new(decode_exact(device_secret)?);
-        let key = self.device.iter().find(|key| key.id == secret[0])?;
-        let expected = device_mac(key, &device);
-        bool::from(expected.ct_eq(&secret[1..])).then_some(device)
-    }
-}
-
-fn encrypt(cipher: &Aes256GcmSiv, seal: Seal, address: TokenAddress) -> SealedToken {
-    let (header, plain) = ([VERSION, seal.key], address.to_plain());
-    let payload = Payload {
-        msg: &plain,
-        aad: &header,
-    };
-    // Encryption of 44 bytes into a Vec cannot fail: the limit is 64 GiB.
-    let body = cipher
-        .encrypt(&Nonce::from(seal.nonce), payload)
-        .unwrap_or_default();
-    let mut sealed = [0; SEALED_BYTES];
-    sealed[..HEADER_BYTES].copy_from_slice(&header);
-    sealed[HEADER_BYTES..HEADER_BYTES + NONCE_BYTES].copy_from_slice(&seal.nonce);
-    sealed[HEADER_BYTES + NONCE_BYTES..].copy_from_slice(&body);
-    SealedToken(sealed)
-}
-
-fn device_mac(key: &Key, device: &DeviceId) -> [u8; 32] {
-    // HMAC takes keys of any length, so this cannot fail.
-    let Ok(mut mac) = <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(&key.bytes[..]) else {
-        return [0; 32];
-    };
-    mac.update(&[key.id]);
-    mac.update(&device.0);
-    mac.finalize().into_bytes().into()
 }
 
 fn decode_exact<const N: usize>(text: &str) -> Option<[u8; N]> {
@@ -480,12 +338,26 @@ mod tests {
     #[test]
     fn device_secrets_fit_their_device_only() {
         let ring = ring(&[1]);
-        let (device, secret) = ring.mint_device();
-        let (other, _) = ring.mint_device();
+        let (device, secret) = ring.mint_device(0);
+        let (other, _) = ring.mint_device(0);
         assert_eq!(ring.check_device(&device.to_text(), &secret), Some(device));
         assert_eq!(ring.check_device(&other.to_text(), &secret), None);
         assert_eq!(ring.check_device(&device.to_text(), &secret[1..]), None);
         assert_eq!(ring.check_device("", ""), None);
+    }
+
+    #[test]
+    fn a_device_tells_how_old_it_is() {
+        const NOW: Millis = 1_732_200_030_000;
+        let (device, _) = ring(&[1]).mint_device(NOW);
+        let is_new = |now| device.is_younger_than(600_000, now);
+        assert!(is_new(NOW) && is_new(NOW + 500_000) && !is_new(NOW + 600_000));
+        assert!(is_new(NOW - 60_000), "by a clock that is behind");
+        assert!(!is_new(NOW - 200_000));
+        let without_a_minute = DeviceId([0x9c; 16]);
+        assert!(!without_a_minute.is_younger_than(600_000, NOW));
+        let (other, _) = ring(&[1]).mint_device(NOW);
+        assert_ne!(device.shard_hash(), other.shard_hash());
     }
 
     #[test]

@@ -204,6 +204,27 @@ impl HeraldNode {
     }
 }
 
+/// Everybody calls from this machine's one address, and load tools do not pause.
+const WITHOUT_LIMITS: &str = "
+[limits]
+mints_per_minute_per_address = 0
+mints_per_minute_per_network = 0
+
+[floods]
+free_devices_per_minute_per_address = 0
+free_devices_per_minute_per_network = 0
+free_devices_per_minute = 0
+tokens_per_minute_per_device = 0
+tokens_per_minute_per_project = 0
+connects_per_minute_per_device = 0
+connects_per_minute_per_address = 0
+connects_per_minute_per_network = 0
+connects_per_second = 0
+polls_per_minute_per_device = 0
+polls_per_minute_per_address = 0
+polls_per_minute_per_network = 0
+";
+
 fn configuration(address: Ipv4Addr, directory: &Path, stores: &Stores) -> String {
     let Stores {
         redis,
@@ -225,7 +246,8 @@ fn configuration(address: Ipv4Addr, directory: &Path, stores: &Stores) -> String
          keyspace = \"herald\"\n\
          datacenter = {datacenter:?}\n\
          replication_factor = {replication_factor}\n\
-         key_prefix = \"herald\"\n"
+         key_prefix = \"herald\"\n\
+         {WITHOUT_LIMITS}"
     )
 }
 

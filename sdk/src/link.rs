@@ -7,6 +7,9 @@ use herald_protocol::{CloseCode, DeviceFrame, Hello, RetryAdvice, ServerFrame, W
 use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::StatusCode;
+use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, HeaderValue};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{
@@ -111,8 +114,8 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Connects and says hello. The credential goes into the hello and not into the upgrade's
-    /// headers: a refusal is then certainly the server's own word, and never that of something
+    /// Connects and says hello. The credential goes into the hello, and into the upgrade's headers
+    /// only where strangers are refused: a refusal is then certainly the server's own word, and never that of something
     /// between here and there that answers 401 to everything.
     pub(crate) async fn open(api: Api, hello: Hello) -> Result<(Self, Welcome), Goodbye> {
         timeout(CONNECT_TIMEOUT, Self::connect(api, hello))
@@ -121,19 +124,14 @@ impl Link {
     }
 
     async fn connect(api: Api, hello: Hello) -> Result<(Self, Welcome), Goodbye> {
-        let url = api
-            .socket_url()
-            .map_err(|error| Goodbye::fault(error.to_string()))?;
-        let config = WebSocketConfig::default()
-            .read_buffer_size(4 * 1024)
-            .write_buffer_size(0)
-            .max_message_size(Some(SERVER_MESSAGE_BYTES_MAX))
-            .max_frame_size(Some(SERVER_MESSAGE_BYTES_MAX));
-        let connector = Connector::Rustls(Arc::new(api.tls()));
-        let (mut socket, _) =
-            connect_async_tls_with_config(url.as_str(), Some(config), true, Some(connector))
-                .await
-                .map_err(Goodbye::failed)?;
+        let opened = match open_socket(&api, None).await? {
+            // Too many strangers come from this network: say that this device is known.
+            Err(Error::Http(answer)) if answer.status() == StatusCode::TOO_MANY_REQUESTS => {
+                open_socket(&api, Some(&hello)).await?
+            }
+            opened => opened,
+        };
+        let mut socket = opened.map_err(Goodbye::failed)?;
         let hello = DeviceFrame::Hello(hello).to_text();
         socket
             .send(Message::text(hello))
@@ -231,6 +229,34 @@ impl Link {
         // The socket is given up either way.
         let _ = timeout(WRITE_TIMEOUT, goodbye).await;
     }
+}
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Opens a socket, as a stranger or as the device of this hello.
+async fn open_socket(api: &Api, device: Option<&Hello>) -> Result<Result<Socket, Error>, Goodbye> {
+    let fault = |error: &dyn std::error::Error| Goodbye::fault(error.to_string());
+    let url = api.socket_url().map_err(|error| fault(&error))?;
+    let mut request = url
+        .as_str()
+        .into_client_request()
+        .map_err(|error| fault(&error))?;
+    if let Some(hello) = device
+        && let (Some(id), Some(secret)) = (&hello.device_id, &hello.device_secret)
+    {
+        let credential = format!("Device {id}.{secret}");
+        let mut value = HeaderValue::from_str(&credential).map_err(|error| fault(&error))?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(AUTHORIZATION, value);
+    }
+    let config = WebSocketConfig::default()
+        .read_buffer_size(4 * 1024)
+        .write_buffer_size(0)
+        .max_message_size(Some(SERVER_MESSAGE_BYTES_MAX))
+        .max_frame_size(Some(SERVER_MESSAGE_BYTES_MAX));
+    let connector = Connector::Rustls(Arc::new(api.tls()));
+    let opened = connect_async_tls_with_config(request, Some(config), true, Some(connector)).await;
+    Ok(opened.map(|(socket, _)| socket))
 }
 
 /// One message; `None` when it is nothing to act on, yet a sign of life.

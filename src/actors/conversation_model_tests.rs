@@ -61,7 +61,7 @@ struct Token {
 impl World {
     fn new(tokens: usize) -> Self {
         let keys = keys();
-        let (device, secret) = keys.mint_device();
+        let (device, secret) = keys.mint_device(0);
         let mut world = Self {
             keys,
             device,
@@ -344,8 +344,8 @@ fn broken_frames_close_before_and_after_hello() {
 #[test]
 fn the_credential_is_the_headers_or_the_hellos_and_they_must_agree() {
     let keys = keys();
-    let (device, secret) = keys.mint_device();
-    let (other, other_secret) = keys.mint_device();
+    let (device, secret) = keys.mint_device(0);
+    let (other, other_secret) = keys.mint_device(0);
     let (id, other_id) = (device.to_text(), other.to_text());
     let cases = [
         (None, json!({}), false),
@@ -413,7 +413,7 @@ fn the_credential_is_the_headers_or_the_hellos_and_they_must_agree() {
 #[test]
 fn each_token_of_a_hello_has_its_answer_in_order() {
     let mut world = World::new(3);
-    let (stranger, _) = world.keys.mint_device();
+    let (stranger, _) = world.keys.mint_device(0);
     world.mint(stranger);
     world.tokens[1].has_ended = true;
     world.tokens[2].stored = 2;

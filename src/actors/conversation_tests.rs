@@ -25,7 +25,7 @@ impl Stage {
     fn new() -> Self {
         let key = || Key::new(1, &[1; 32]).expect("32 bytes");
         let keys = Keyring::new(&[key()], vec![key()]).expect("keys");
-        let (device, secret) = keys.mint_device();
+        let (device, secret) = keys.mint_device(0);
         let secret = secret.to_string();
         Self {
             keys,
@@ -165,7 +165,7 @@ fn a_hello_is_answered_token_by_token_in_its_order() {
 #[test]
 fn a_wrong_credential_is_refused() {
     let stage = Stage::new();
-    let (other, other_secret) = stage.keys.mint_device();
+    let (other, other_secret) = stage.keys.mint_device(0);
     let mut wrong = stage.hello(&[]);
     wrong["device_secret"] = json!(*other_secret);
     let mut half = stage.hello(&[]);

@@ -2,6 +2,7 @@
 
 mod admin_client;
 mod fsck;
+mod keys;
 pub mod listen;
 mod project;
 pub mod serve;
@@ -16,6 +17,7 @@ use clap::{Parser, Subcommand};
 
 pub use admin_client::AdminOptions;
 pub use fsck::FsckOptions;
+pub use keys::KeysCommand;
 pub use listen::ListenOptions;
 pub use project::ProjectCommand;
 pub use service_token::ServiceTokenCommand;
@@ -88,6 +90,15 @@ pub enum Command {
         #[command(flatten)]
         admin: AdminOptions,
     },
+    /// Rotate and list the keys that seal push tokens, or make one for the settings.
+    Keys {
+        /// What to do.
+        #[command(subcommand)]
+        command: KeysCommand,
+        /// Which server.
+        #[command(flatten)]
+        admin: AdminOptions,
+    },
     /// Be a device in this terminal: print a push token, then every push as it comes.
     Listen(ListenOptions),
     /// Count and check a store at rest; refuses beside a running server.
@@ -136,6 +147,7 @@ pub fn run(command: Command) -> Exit {
         Command::PrintConfig(options) => options.print(),
         Command::Project { command, admin } => block_on(command.run(&admin)),
         Command::ServiceToken { command, admin } => block_on(command.run(&admin)),
+        Command::Keys { command, admin } => block_on(command.run(&admin)),
         Command::Listen(options) => block_on(listen(options)),
         Command::Fsck(options) => options.run(|data_dir| {
             let directory = data_dir.join(crate::server::STORE_DIRECTORY);

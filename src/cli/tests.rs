@@ -14,6 +14,7 @@ use crate::http::health::Probes;
 use crate::metrics::Metrics;
 use crate::projects::Projects;
 use crate::projects::tests::memory_store;
+use crate::sealing_keys::tests::own_keys;
 
 const CERT: &str = "91ac2f0b91ac2f0b91ac2f0b91ac2f0b91ac2f0b91ac2f0b91ac2f0b91ac2f0b";
 
@@ -94,6 +95,7 @@ impl Server {
         let state = AdminState::new(
             &Config::dev(),
             Arc::clone(&projects),
+            own_keys().await,
             AdminTokenHash::of(&token),
             Probes {
                 metrics: Arc::new(Metrics::new()),
@@ -122,6 +124,7 @@ impl Server {
         match command(&line).expect("a good line") {
             Command::Project { command, admin } => command.run(&admin).await,
             Command::ServiceToken { command, admin } => command.run(&admin).await,
+            Command::Keys { command, admin } => command.run(&admin).await,
             other => panic!("{other:?} needs no server"),
         }
     }
@@ -168,6 +171,16 @@ async fn a_project_lives_from_the_command_line() {
     assert_eq!(server.run("project delete demo").await, Exit::Success);
     assert!(server.projects.get("demo").is_none());
     assert_eq!(server.run("project show demo").await, Exit::Usage);
+}
+
+#[actix_web::test]
+async fn keys_are_rotated_from_the_command_line_one_at_a_time() {
+    let server = Server::start().await;
+    assert_eq!(server.run("keys list").await, Exit::Success);
+    assert_eq!(server.run("keys rotate").await, Exit::Success);
+    assert_eq!(server.run("keys rotate").await, Exit::Usage, "under way");
+    assert_eq!(server.run("keys generate 7").await, Exit::Success);
+    assert!(command("keys generate").is_err() && command("keys generate 256").is_err());
 }
 
 #[actix_web::test]

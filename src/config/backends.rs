@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use zeroize::Zeroizing;
+
 use super::value::{REDACTED, SettingValue};
 
 /// Reads a list out of a TOML array of strings, or out of a text with commas.
@@ -33,9 +35,9 @@ macro_rules! listed {
 }
 
 /// Where a node of the Redis Cluster is: `redis://user:password@host:port`. Never printed with its
-/// password.
+/// password, and wiped when dropped.
 #[derive(Clone, PartialEq, Eq)]
-pub struct RedisUrl(String);
+pub struct RedisUrl(Zeroizing<String>);
 
 impl RedisUrl {
     /// The whole URL, for the one place that connects.
@@ -51,14 +53,14 @@ impl RedisUrl {
         let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
         match place.trim_end_matches('/').is_empty() {
             true => Err("has a URL without a host".to_owned()),
-            false => Ok(Self(text.to_owned())),
+            false => Ok(Self(Zeroizing::new(text.to_owned()))),
         }
     }
 
     fn shown(&self) -> String {
         match self.0.rsplit_once('@') {
             Some((_, place)) => format!("redis://{REDACTED}@{place}"),
-            None => self.0.clone(),
+            None => self.0.to_string(),
         }
     }
 }

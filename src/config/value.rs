@@ -290,6 +290,16 @@ choice!(
 );
 
 choice!(
+    /// The header in which a trusted proxy names the client.
+    ClientHeader {
+        /// `X-Forwarded-For`, which nearly every proxy writes.
+        XForwardedFor = "x-forwarded-for",
+        /// `Forwarded` of RFC 7239.
+        Forwarded = "forwarded",
+    }
+);
+
+choice!(
     /// How log lines look.
     LogFormat {
         /// For people.

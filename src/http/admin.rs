@@ -2,6 +2,7 @@
 
 mod body;
 mod projects;
+mod sealing_keys;
 mod service_tokens;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use super::{auth, health};
 use crate::admin_token::AdminTokenHash;
 use crate::config::Config;
 use crate::projects::{ProjectError, Projects};
+use crate::sealing_keys::SealingKeys;
 use crate::store::StoreError;
 
 /// When to try again while the store does not take writes.
@@ -31,6 +33,8 @@ const STORE_RETRY_AFTER: Duration = Duration::from_secs(1);
 pub struct AdminState {
     /// Every project of the region.
     pub projects: Arc<Projects>,
+    /// What seals push tokens.
+    pub sealing_keys: Arc<SealingKeys>,
     /// What operators must show.
     pub admin_token: AdminTokenHash,
     /// What needs no credential.
@@ -47,11 +51,13 @@ impl AdminState {
     pub fn new(
         config: &Config,
         projects: Arc<Projects>,
+        sealing_keys: Arc<SealingKeys>,
         admin_token: AdminTokenHash,
         probes: Probes,
     ) -> Self {
         Self {
             projects,
+            sealing_keys,
             admin_token,
             probes,
             body_bytes_max: config.http.admin_body_bytes,
@@ -75,6 +81,7 @@ fn add_routes(routes: &mut web::ServiceConfig) {
     health::configure(routes);
     let v1 = web::scope("/v1")
         .configure(service_tokens::configure)
+        .configure(sealing_keys::configure)
         .configure(projects::configure);
     routes
         .service(
@@ -113,10 +120,14 @@ async fn require_admin_token<B: MessageBody>(
 async fn to_the_end<T: 'static>(
     change: impl Future<Output = Result<T, ProjectError>> + 'static,
 ) -> Result<T, ApiError> {
-    match actix_web::rt::spawn(change).await {
-        Ok(outcome) => outcome.map_err(ApiError::from),
-        Err(panicked) => Err(ApiError::internal(panicked)),
-    }
+    run_to_the_end(change).await?.map_err(ApiError::from)
+}
+
+async fn run_to_the_end<T: 'static>(
+    change: impl Future<Output = T> + 'static,
+) -> Result<T, ApiError> {
+    let done = actix_web::rt::spawn(change).await;
+    done.map_err(ApiError::internal)
 }
 
 impl From<ProjectError> for ApiError {

@@ -7,25 +7,28 @@ use serde::de::IgnoredAny;
 
 use crate::http::error::ApiError;
 use crate::http::{Public, auth, body, json_response, store_error};
-use crate::metrics::Shed;
 use crate::token::{ProjectHash, TokenAddress, TokenError};
 
 /// `POST /v1/devices`: a new device and its secret.
 ///
 /// # Errors
-/// 429 when the caller's network has asked for too many.
+/// 429 when too many were asked for, with a challenge if work would help.
 pub async fn register(
     request: HttpRequest,
     payload: Payload,
     public: Data<Public>,
 ) -> Result<HttpResponse, ApiError> {
-    take_mint(&request, &public)?;
+    let node = &public.node;
+    let proof = public.floods.admit_new_device(&(&request).into(), node)?;
     let limit = public.http.send_body_bytes;
     let body = body::read_json(&request, payload, limit, public.body_patience()).await?;
     if !body.is_empty() {
         let _: std::collections::BTreeMap<String, IgnoredAny> = body::parse_object(&body)?;
     }
-    let (device, secret) = public.node.keys().mint_device();
+    let (device, secret) = match proof {
+        Some(proof) => node.keys().mint_proven_device(&proof),
+        None => node.keys().mint_device(node.clock().now()),
+    };
     let id = device.to_text();
     Ok(json_response(format!(
         "{{\"device_id\":\"{id}\",\"device_secret\":\"{}\"}}",
@@ -49,8 +52,8 @@ pub async fn mint_token(
     payload: Payload,
     public: Data<Public>,
 ) -> Result<HttpResponse, ApiError> {
-    let device = auth::device(request.headers(), public.node.keys())?;
-    take_mint(&request, &public)?;
+    let origin = (&request).into();
+    let device = public.floods.admit_to_mint(&origin, &public.node)?;
     let limit = public.http.send_body_bytes;
     let body = body::read_json(&request, payload, limit, public.body_patience()).await?;
     let asked: MintToken = body::parse_object(&body)?;
@@ -61,6 +64,9 @@ pub async fn mint_token(
     if !project.admits(&asked.package_name, &asked.cert_sha256) {
         return Err(ApiError::permission_denied());
     }
+    public
+        .floods
+        .take_token_of(project.hash(), device, &public.node)?;
     let address = TokenAddress::mint(device, project.hash(), public.node.clock().now());
     let token = public.node.keys().seal(address).to_text();
     Ok(json_response(format!("{{\"token\":\"{token}\"}}")))
@@ -92,12 +98,4 @@ pub async fn delete_token(
         .await
         .map_err(store_error)?;
     Ok(HttpResponse::NoContent().finish())
-}
-
-fn take_mint(request: &HttpRequest, public: &Public) -> Result<(), ApiError> {
-    let peer = request.peer_addr().map(|address| address.ip());
-    public.quotas.take_mint(peer).map_err(|wait| {
-        public.node.metrics().sheds.count(Shed::MintLimit);
-        ApiError::minting_limited(wait)
-    })
 }

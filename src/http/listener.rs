@@ -72,10 +72,11 @@ impl PublicListener {
         let entrance = worker::start::<Connection>(&node, index).map_err(|error| {
             tracing::error!(%error, index, "a worker could not be started");
         })?;
+        let public = self.public.clone();
         let upgrade = fn_service(move |(request, framed): (Request, _)| {
-            let (entrance, node) = (entrance.clone(), node.clone());
+            let (entrance, public) = (entrance.clone(), public.clone());
             async move {
-                connect::upgrade(request, framed, entrance, node).await;
+                connect::upgrade(request, framed, entrance, &public).await;
                 Ok::<_, actix_web::Error>(())
             }
         });

@@ -9,6 +9,7 @@ mod connect;
 mod devices;
 pub mod error;
 pub mod fcm;
+pub mod floods;
 mod h2;
 pub mod health;
 pub mod listener;
@@ -27,6 +28,7 @@ use crate::actors::Node;
 use crate::config;
 use crate::http::error::ApiError;
 use crate::http::fcm::MessageLimits;
+use crate::http::floods::Floods;
 use crate::http::quota::Quotas;
 use crate::projects::Projects;
 use crate::store::StoreError;
@@ -39,6 +41,8 @@ pub struct Public {
     pub projects: Arc<Projects>,
     /// How much.
     pub quotas: Quotas,
+    /// How many devices may come, and how often.
+    pub floods: Floods,
     /// What a message may hold.
     pub message_limits: MessageLimits,
     /// How requests are read.

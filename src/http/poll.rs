@@ -6,7 +6,7 @@ use herald_protocol::{SYN_MAX, objects};
 use serde::Deserialize;
 
 use crate::http::error::{ApiError, Status};
-use crate::http::{Public, auth, body, json_response};
+use crate::http::{Public, body, json_response};
 use crate::push::{Push, Syn};
 use crate::store::{Contact, PageLimit};
 use crate::token::{DeviceId, ProjectHash, TokenAddress, TokenError};
@@ -51,13 +51,14 @@ struct Entry {
 /// Handles the route.
 ///
 /// # Errors
-/// 401, and 400 for a call that is malformed as a whole; an entry's faults are in its entry.
+/// 401, 429, and 400 for a call that is malformed as a whole; an entry's faults are in its entry.
 pub async fn poll(
     request: HttpRequest,
     payload: Payload,
     public: Data<Public>,
 ) -> Result<HttpResponse, ApiError> {
-    let device = auth::device(request.headers(), public.node.keys())?;
+    let origin = (&request).into();
+    let device = public.floods.admit_to_poll(&origin, &public.node)?;
     let limit = public.http.poll_body_bytes;
     let body = body::read_json(&request, payload, limit, public.body_patience()).await?;
     let poll: Poll = body::parse_object(&body)?;
@@ -104,6 +105,7 @@ async fn answer(
     reply: &Reply,
 ) -> Result<Entry, ApiError> {
     let address = address_of(asked, device, public)?;
+    public.floods.take_poll_of(address.project, &public.node)?;
     let min_syn = asked.min_syn.max(1);
     let contact = public
         .node

@@ -1,7 +1,9 @@
-//! How much one project, one token or one address may ask for: token buckets that hold one period.
+//! How much one project or one token may ask for: token buckets that hold one period.
+
+pub mod bucket;
+pub mod shared_buckets;
 
 use std::hash::Hash;
-use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -11,9 +13,6 @@ use governor::{Quota, RateLimiter};
 
 use crate::config::Config;
 use crate::token::{ProjectHash, TokenId};
-
-/// An IPv6 customer has at least a /64: its addresses count as one.
-const IPV6_PREFIX_BITS: u32 = 64;
 
 /// Buckets by key; `None` lets everything pass.
 pub struct Buckets<K: Hash + Eq + Clone> {
@@ -88,8 +87,6 @@ pub struct Quotas {
     pub token_sends: Buckets<TokenId>,
     /// Tokens that join or leave topics, by project.
     pub project_topic_changes: Buckets<ProjectHash>,
-    /// New devices and tokens, by address.
-    mints: Buckets<IpAddr>,
 }
 
 impl Quotas {
@@ -102,16 +99,7 @@ impl Quotas {
             project_topic_changes: Buckets::per_second(
                 config.quota.topic_changes_per_second_per_project,
             ),
-            mints: Buckets::per_minute(config.limits.mints_per_minute_per_address),
         }
-    }
-
-    /// Takes one mint from the bucket of the caller's network.
-    ///
-    /// # Errors
-    /// How long until there is one again.
-    pub fn take_mint(&self, peer: Option<IpAddr>) -> Result<(), Duration> {
-        peer.map_or(Ok(()), |address| self.mints.take(&network(address)))
     }
 
     /// Forgets what is no longer limited, so that memory follows the load of the last minute.
@@ -119,17 +107,6 @@ impl Quotas {
         self.project_sends.forget_full();
         self.token_sends.forget_full();
         self.project_topic_changes.forget_full();
-        self.mints.forget_full();
-    }
-}
-
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let mask = u128::MAX << (u128::BITS - IPV6_PREFIX_BITS);
-            IpAddr::V6((u128::from(address) & mask).into())
-        }
-        v4 => v4,
     }
 }
 
@@ -167,20 +144,5 @@ mod tests {
     fn zero_switches_a_limit_off() {
         let buckets = Buckets::per_minute(0);
         assert!((0..10_000).all(|_| buckets.take(&1).is_ok()));
-    }
-
-    #[test]
-    fn one_ipv6_customer_is_one_key() {
-        let address = |text: &str| text.parse().expect("an address");
-        assert_eq!(
-            network(address("2001:db8::1")),
-            network(address("2001:db8::ffff:1"))
-        );
-        assert_ne!(
-            network(address("2001:db8:0:1::1")),
-            network(address("2001:db8::1"))
-        );
-        assert_ne!(network(address("192.0.2.1")), network(address("192.0.2.2")));
-        assert_eq!(network(address("::ffff:192.0.2.1")), address("192.0.2.1"));
     }
 }

@@ -114,8 +114,16 @@ labels!(
         TopicQuota = "topic_quota",
         /// A project's pushes to many that are on their way.
         FanOutsFull = "fan_outs_full",
-        /// An address's limit of new devices and tokens.
+        /// A limit of new devices and tokens.
         MintLimit = "mint_limit",
+        /// New devices that were asked to show work.
+        ProofAsked = "proof_asked",
+        /// A limit of opened sockets, of one device or from one prefix.
+        ConnectLimit = "connect_limit",
+        /// A limit of polls.
+        PollLimit = "poll_limit",
+        /// The node's limit of opened sockets, `floods.connects_per_second`.
+        HandshakeLimit = "handshake_limit",
         /// The store cannot be written to.
         StoreUnavailable = "store_unavailable",
         /// The node is shutting down.

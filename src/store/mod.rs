@@ -299,6 +299,12 @@ pub trait Store: Topics + Send + Sync + 'static {
         proposed: &'a [u8],
     ) -> BoxFuture<'a, Result<Vec<u8>, StoreError>>;
 
+    /// What is kept under `name`, if anything is.
+    fn kept_secret<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>>;
+
     /// Removes what has expired by `now`, in bounded steps. Called every few seconds.
     fn sweep(&self, now: Millis) -> BoxFuture<'_, Result<(), StoreError>>;
 

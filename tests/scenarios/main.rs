@@ -12,11 +12,13 @@ mod drain;
 mod endings;
 mod expiry;
 mod failed_sync;
+mod floods;
 #[expect(dead_code, reason = "the torture uses the rest of it")]
 mod harness;
 mod hostile_senders;
 mod idempotency;
 mod isolation;
+mod keys;
 mod order;
 mod overload;
 mod refusals;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Server, ServerOptions, Socket, message_with, syn_of};
+use crate::harness::{Server, ServerOptions, Socket, answer, message_with, syn_of};
 
 const CANARY: &str = "canary-in-the-payload";
 
@@ -111,7 +111,13 @@ async fn live_again(server: &Server) -> Vec<(&'static str, String)> {
     server.push(&token, CANARY).await;
     let (mut socket, _) = server.hello(&device, &[(&token, 1)]).await;
     assert_eq!(syn_of(&socket.push().await), 1);
+    // Who knows a proof in time can have its device.
+    let proof = "a-proof-that-nobody-may-see:1";
+    let request = server.http().post(server.url("/v1/devices"));
+    let request = request.header("Herald-Proof", proof).json(&json!({}));
+    assert_eq!(answer(request).await.0, 200);
     vec![
+        ("a proof of work", proof.to_owned()),
         ("a later push token", token),
         ("a later device secret", device.secret),
     ]

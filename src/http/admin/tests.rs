@@ -11,6 +11,7 @@ use crate::clock::Clock;
 use crate::config::Secret;
 use crate::metrics::Metrics;
 use crate::projects::tests::memory_store;
+use crate::sealing_keys::tests::own_keys;
 
 const ADMIN: &str = "an-admin-token-for-tests";
 const FINGERPRINT: &str = "91AC2F0B91ac2f0b91ac2f0b91ac2f0b91ac2f0b91ac2f0b91ac2f0b91ac2f0b";
@@ -51,6 +52,7 @@ async fn state() -> AdminState {
     AdminState::new(
         &Config::dev(),
         Arc::new(projects),
+        own_keys().await,
         AdminTokenHash::of(&Secret::new(ADMIN.to_owned())),
         Probes {
             metrics: Arc::new(Metrics::new()),
@@ -118,6 +120,25 @@ async fn probes_need_no_credential() {
     assert_eq!(
         call(&state, TestRequest::get().uri("/livez")).await.status,
         200
+    );
+}
+
+#[actix_web::test]
+async fn sealing_keys_are_made_one_at_a_time_and_shown_without_secrets() {
+    let state = state().await;
+    let keys = "/admin/v1/sealing-keys";
+    let made = call(&state, operator(Method::POST, keys)).await;
+    let second = json!({"id": 2, "seals_from": 601_000, "seals": false});
+    assert_eq!((made.status, made.json()), (201, second.clone()));
+    let again = call(&state, operator(Method::POST, keys)).await;
+    again.fails_with(409, "ABORTED");
+    let first = json!({"id": 1, "seals_from": 0, "seals": true});
+    let listed = call(&state, operator(Method::GET, keys)).await;
+    assert_eq!(listed.json(), json!({"sealing_keys": [first, second]}));
+    let refused = call(&state, operator(Method::DELETE, keys)).await;
+    assert_eq!(
+        (refused.status, refused.header("allow")),
+        (405, "GET, POST")
     );
 }
 

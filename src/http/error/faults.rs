@@ -260,6 +260,13 @@ impl ApiError {
         .with_retry_after(retry_after)
     }
 
+    /// 429 for a device, or for somebody who may be one: too many sockets or polls at once.
+    #[must_use]
+    pub fn calls_limited(retry_after: Duration) -> Self {
+        Self::new(Status::ResourceExhausted, "Too many calls at the moment.")
+            .with_retry_after(retry_after)
+    }
+
     /// 503: certainly not applied.
     #[must_use]
     pub fn unavailable(retry_after: Duration) -> Self {

@@ -149,11 +149,23 @@ impl Deliberate {
         if is_applied(made.await.map_err(unavailable)?)? {
             return Ok(proposed.to_vec());
         }
+        let kept = self.kept_secret(cql, name).await?;
+        kept.ok_or(StoreError::Unavailable(
+            "a secret was kept and is not there",
+        ))
+    }
+
+    /// What is kept under a name, if anything is.
+    pub(super) async fn kept_secret(
+        &self,
+        cql: &Cql,
+        name: &str,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         let answer = cql.session.execute_unpaged(&self.secret, (name,)).await;
         let rows = answer.map_err(unavailable)?;
         let rows = rows.into_rows_result().map_err(misread)?;
-        let (kept,) = rows.first_row::<(Vec<u8>,)>().map_err(misread)?;
-        Ok(kept)
+        let kept = rows.maybe_first_row::<(Vec<u8>,)>().map_err(misread)?;
+        Ok(kept.map(|(kept,)| kept))
     }
 
     /// Claims an idempotency key for a send.

@@ -282,6 +282,13 @@ impl Store for ClusterStore {
         Box::pin(self.deliberate.keep_secret(cql, name, proposed))
     }
 
+    fn kept_secret<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>> {
+        Box::pin(self.deliberate.kept_secret(&self.backends.cql, name))
+    }
+
     /// Redis and Scylla expire by themselves.
     fn sweep(&self, _: Millis) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(ready(Ok(())))

@@ -60,6 +60,10 @@ pub async fn secrets_are_made_once(open: Open<'_>) {
     assert!(kept == b"one" || kept == b"two");
     assert_eq!(keep("sealing", b"three").await.expect("kept"), kept);
     assert_eq!(keep("device", b"two").await.expect("kept"), b"two");
+    let look = |name| subject.store.kept_secret(name);
+    assert_eq!(look("sealing").await.expect("read"), Some(kept));
+    assert_eq!(look("nothing").await.expect("read"), None);
+    assert_eq!(keep("nothing", b"now").await.expect("kept"), b"now");
 }
 
 pub async fn deleting_a_project_ends_its_tokens_only(open: Open<'_>) {

@@ -7,6 +7,7 @@
 
 mod backlog;
 mod committer;
+mod deliberate;
 mod engine;
 mod fan_outs;
 mod fsck;
@@ -46,8 +47,7 @@ use self::housekeeper::{Chore, Housekeeper, ORDERS_MAX, Tidiness, unfinished_end
 use self::ledgers::Ledgers;
 use self::queue::Queue;
 use self::record::{
-    TOTALS_KEY, answer_key, decode_answer, decode_totals, encode_ending, ending_key, kind,
-    project_key, secret_key,
+    TOTALS_KEY, answer_key, decode_answer, decode_totals, encode_ending, ending_key, secret_key,
 };
 use self::token_logs::TokenLogs;
 use super::region::Epoch;
@@ -191,39 +191,6 @@ impl EmbeddedStore {
         })
     }
 
-    fn projects_now(&self) -> Result<Vec<Project>, StoreError> {
-        let prefix = [kind::PROJECT];
-        let rows = self.engine.page(&prefix, &prefix, usize::MAX)?;
-        rows.iter()
-            .map(|(_, value)| decode_project(value))
-            .collect()
-    }
-
-    async fn save_project_now(&self, project: &Project) -> Result<Saved, StoreError> {
-        let _turn = self.deliberate.lock().await;
-        let key = project_key(&project.project_id);
-        let stored = self.engine.get(&key)?;
-        let stored = stored.map(|value| decode_project(&value)).transpose()?;
-        let version = stored.map_or(0, |stored| stored.version);
-        if version.checked_add(1) != Some(project.version) {
-            return Ok(Saved::Conflict);
-        }
-        let value = serde_json::to_vec(project)
-            .map_err(|error| StoreError::Corrupt(format!("a project: {error}")))?;
-        self.commit_now(Op::Put(key, value.into())).await?;
-        Ok(Saved::Saved)
-    }
-
-    async fn keep_secret_now(&self, name: &str, proposed: &[u8]) -> Result<Vec<u8>, StoreError> {
-        let _turn = self.deliberate.lock().await;
-        let key = secret_key(name);
-        if let Some(kept) = self.engine.get(&key)? {
-            return Ok(kept.to_vec());
-        }
-        self.commit_now(Op::Put(key, proposed.into())).await?;
-        Ok(proposed.to_vec())
-    }
-
     async fn sweep_now(&self, now: Millis) -> Result<(), StoreError> {
         let (done, swept) = oneshot::channel();
         self.ask(Chore::Sweep { now, done })?;
@@ -351,6 +318,14 @@ impl Store for EmbeddedStore {
         Box::pin(self.keep_secret_now(name, proposed))
     }
 
+    fn kept_secret<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>> {
+        let kept = self.engine.get(&secret_key(name));
+        Box::pin(ready(kept.map(|kept| kept.map(|value| value.to_vec()))))
+    }
+
     fn sweep(&self, now: Millis) -> BoxFuture<'_, Result<(), StoreError>> {
         Box::pin(self.sweep_now(now))
     }
@@ -383,11 +358,6 @@ fn stored_totals(engine: &Engine) -> Result<Totals, OpenError> {
     let totals = totals.map(|totals| decode_totals(&totals)).transpose();
     let fault = |fault| OpenError::Corrupt(format!("the totals: {fault}"));
     Ok(totals.map_err(fault)?.unwrap_or_default())
-}
-
-fn decode_project(value: &[u8]) -> Result<Project, StoreError> {
-    serde_json::from_slice(value)
-        .map_err(|error| StoreError::Corrupt(format!("a project: {error}")))
 }
 
 fn corrupt(error: StoreError) -> OpenError {

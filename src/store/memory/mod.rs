@@ -297,6 +297,14 @@ impl Store for MemoryStore {
         Box::pin(ready(Ok(kept.clone())))
     }
 
+    fn kept_secret<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, StoreError>> {
+        let kept = self.state().secrets.get(name).cloned();
+        Box::pin(ready(Ok(kept)))
+    }
+
     fn sweep(&self, now: Millis) -> BoxFuture<'_, Result<(), StoreError>> {
         self.sweep_now(now);
         Box::pin(ready(Ok(())))

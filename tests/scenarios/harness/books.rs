@@ -89,14 +89,20 @@ impl Server {
 
     /// Checks the store of a server that is not running; the pushes pending in it.
     pub fn fsck(&self) -> u64 {
+        let report = self.fsck_report();
+        let pending = report
+            .lines()
+            .find_map(|line| line.strip_prefix("pending "));
+        pending.expect("a count").trim().parse().expect("a number")
+    }
+
+    /// Checks the store of a server that is not running; what the check says.
+    pub fn fsck_report(&self) -> String {
         let mut fsck = Command::new(binary());
         let output = fsck.arg("fsck").arg("--data").arg(self.data()).output();
         let output = output.expect("fsck runs");
         let report = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{report}");
-        let pending = report
-            .lines()
-            .find_map(|line| line.strip_prefix("pending "));
-        pending.expect("a count").trim().parse().expect("a number")
+        report.into_owned()
     }
 }

@@ -13,7 +13,7 @@ pub use door::{Door, answer};
 pub use faulty_disk::FaultyDisk;
 pub use projects::{Project, fcm_error};
 pub use sending::{message, message_id, message_with, syn_of, syns_of, text_of, texts_of};
-pub use server::{Server, ServerOptions};
+pub use server::{Server, ServerOptions, binary};
 
 /// How long a test waits for something that must happen. Generous: the machine may be busy.
 pub const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);

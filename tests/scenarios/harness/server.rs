@@ -113,6 +113,12 @@ impl Server {
         self.wait_until_up().await;
     }
 
+    /// Starts another process on the same data with other settings.
+    pub async fn start_again_with(&mut self, options: ServerOptions) {
+        self.options = options;
+        self.start_again().await;
+    }
+
     /// Sends SIGTERM and returns at once.
     pub fn terminate(&self) {
         kill(self.pid(), Signal::SIGTERM).expect("signalled");
