@@ -1,5 +1,6 @@
-/* Leads a program that looks for fcm.googleapis.com:443 to the port BY_NAME of this machine, as an
- * entry in a name server would. Nobody else's port 443 is within its reach. */
+/* Leads a program that looks for port 443 of fcm.googleapis.com or iid.googleapis.com to the port
+ * BY_NAME of this machine, as entries in a name server would. Nobody else's port 443 is within its
+ * reach. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -8,11 +9,16 @@
 #include <string.h>
 #include <sys/socket.h>
 
+static int is_herald(const char *node) {
+    return node != NULL &&
+           (strcmp(node, "fcm.googleapis.com") == 0 || strcmp(node, "iid.googleapis.com") == 0);
+}
+
 int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
                 struct addrinfo **found) {
     int (*next)(const char *, const char *, const struct addrinfo *, struct addrinfo **) =
         dlsym(RTLD_NEXT, "getaddrinfo");
-    if (node != NULL && strcmp(node, "fcm.googleapis.com") == 0) node = "127.0.0.1";
+    if (is_herald(node)) node = "127.0.0.1";
     return next(node, service, hints, found);
 }
 

@@ -10,71 +10,28 @@ mod names;
 mod plan;
 mod sdk;
 mod story;
+mod topics;
+mod words;
 
 use sdk::{Language, Sdk, Way};
-
-/// An SDK's own words for the faults that FCM tells apart.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Words {
-    unregistered: &'static str,
-    sender_id_mismatch: &'static str,
-    invalid_argument: &'static str,
-    quota_exceeded: &'static str,
-    unavailable: &'static str,
-    unauthenticated: &'static str,
-}
-
-const PYTHON: Words = Words {
-    unregistered: "UnregisteredError",
-    sender_id_mismatch: "SenderIdMismatchError",
-    invalid_argument: "InvalidArgumentError",
-    quota_exceeded: "QuotaExceededError",
-    unavailable: "UnavailableError",
-    unauthenticated: "UnauthenticatedError",
-};
-
-/// Node calls a wrong service token a fault of the third party's.
-const NODE: Words = Words {
-    unregistered: "messaging/registration-token-not-registered",
-    sender_id_mismatch: "messaging/mismatched-credential",
-    invalid_argument: "messaging/invalid-argument",
-    quota_exceeded: "messaging/message-rate-exceeded",
-    unavailable: "messaging/server-unavailable",
-    unauthenticated: "messaging/third-party-auth-error",
-};
-
-const GO: Words = Words {
-    unregistered: "messaging.IsUnregistered",
-    sender_id_mismatch: "messaging.IsSenderIDMismatch",
-    invalid_argument: "messaging.IsInvalidArgument",
-    quota_exceeded: "messaging.IsQuotaExceeded",
-    unavailable: "messaging.IsUnavailable",
-    unauthenticated: "errorutils.IsUnauthenticated",
-};
-
-const JAVA: Words = Words {
-    unregistered: "MessagingErrorCode.UNREGISTERED",
-    sender_id_mismatch: "MessagingErrorCode.SENDER_ID_MISMATCH",
-    invalid_argument: "MessagingErrorCode.INVALID_ARGUMENT",
-    quota_exceeded: "MessagingErrorCode.QUOTA_EXCEEDED",
-    unavailable: "MessagingErrorCode.UNAVAILABLE",
-    unauthenticated: "ErrorCode.UNAUTHENTICATED",
-};
+use topics::Managing;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn python() {
-    let Some(sdk) = Sdk::installed(Language::Python, "", PYTHON) else {
+    let Some(sdk) = Sdk::installed(Language::Python, "", words::PYTHON) else {
         return;
     };
     for way in [Way::Named, Way::Told] {
         story::a_day_of_sends(&sdk, &way).await;
+        topics::topics(&sdk, way, &words::PYTHON_TOPICS).await;
     }
     story::all_refusals(&sdk).await;
+    topics::topic_refusals(&sdk, &words::PYTHON_TOPICS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn node_13() {
-    node("firebase-admin-13").await;
+    node("firebase-admin-13", &words::NODE_13_TOPICS).await;
 }
 
 /// Says that it needs Node 22, and runs on 20 as well.
@@ -84,38 +41,45 @@ async fn node_14() {
         sdk::skipped("node", "version 14 needs node of 20 or newer");
         return;
     }
-    node("firebase-admin-14").await;
+    node("firebase-admin-14", &words::NODE_14_TOPICS).await;
 }
 
 /// Named both over HTTP/2, which is what this SDK does with many messages at a time, and as
 /// `enableLegacyHttpTransport` has it.
-async fn node(package: &'static str) {
-    let Some(sdk) = Sdk::installed(Language::Node, package, NODE) else {
+async fn node(package: &'static str, ways: &[Managing]) {
+    let Some(sdk) = Sdk::installed(Language::Node, package, words::NODE) else {
         return;
     };
     for way in [Way::Named, Way::NamedOverHttp1, Way::Told] {
         story::a_day_of_sends(&sdk, &way).await;
+        topics::topics(&sdk, way, ways).await;
     }
     story::all_refusals(&sdk).await;
+    topics::topic_refusals(&sdk, ways).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn go() {
-    let Some(sdk) = Sdk::installed(Language::Go, "", GO) else {
-        return;
-    };
-    // The SDK has an option for it, and asks no C library for names.
-    story::a_day_of_sends(&sdk, &Way::Told).await;
-    story::all_refusals(&sdk).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn java() {
-    let Some(sdk) = Sdk::installed(Language::Java, "", JAVA) else {
+    let Some(sdk) = Sdk::installed(Language::Go, "", words::GO) else {
         return;
     };
     for way in [Way::Named, Way::Told] {
         story::a_day_of_sends(&sdk, &way).await;
+        topics::topics(&sdk, way, &words::GO_TOPICS).await;
     }
     story::all_refusals(&sdk).await;
+    topics::topic_refusals(&sdk, &words::GO_TOPICS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn java() {
+    let Some(sdk) = Sdk::installed(Language::Java, "", words::JAVA) else {
+        return;
+    };
+    for way in [Way::Named, Way::Told] {
+        story::a_day_of_sends(&sdk, &way).await;
+        topics::topics(&sdk, way, &words::JAVA_TOPICS).await;
+    }
+    story::all_refusals(&sdk).await;
+    topics::topic_refusals(&sdk, &words::JAVA_TOPICS).await;
 }

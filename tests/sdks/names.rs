@@ -1,4 +1,4 @@
-//! `fcm.googleapis.com` is this machine: a certificate for it, and a library that leads there.
+//! FCM's hosts are this machine: a certificate for them, and a library that leads there.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,10 +12,13 @@ use tempfile::TempDir;
 /// Where the SDKs send.
 const FCM: &str = "fcm.googleapis.com";
 
+/// Where older ways of topic management lead.
+const INSTANCE_ID: &str = "iid.googleapis.com";
+
 /// Of the store of certificates that Java reads. It holds no secret.
 pub const TRUST_STORE_PASSWORD: &str = "changeit";
 
-/// A certificate for FCM's name, by an authority that nobody else knows.
+/// A certificate for FCM's names, by an authority that nobody else knows.
 pub struct Certificate {
     directory: TempDir,
 }
@@ -32,7 +35,7 @@ impl Certificate {
         name(&mut params, "an authority for tests");
         let key = KeyPair::generate().expect("a key");
         let authority = CertifiedIssuer::self_signed(params, key).expect("an authority");
-        let names = vec![FCM.to_owned(), "127.0.0.1".to_owned()];
+        let names = [FCM, INSTANCE_ID, "127.0.0.1"].map(str::to_owned).to_vec();
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(names).expect("names");
         params.use_authority_key_identifier_extension = true;

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::Words;
 use crate::harness::{Server, ServerOptions};
 use crate::names::{self, Certificate, TRUST_STORE_PASSWORD};
 use crate::plan::{Plan, Report};
+use crate::words::Words;
 
 /// What `install.sh` says when a toolchain is missing.
 const MISSING: i32 = 3;

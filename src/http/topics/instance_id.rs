@@ -70,30 +70,40 @@ impl Refusal {
 }
 
 /// A call that is refused as a whole.
-#[derive(Debug)]
+#[derive(Debug, Serialize)]
 pub struct FlatError {
+    #[serde(skip)]
     http: StatusCode,
-    text: String,
+    /// What SDKs act on.
+    error: &'static str,
+    /// For people, where `error` does not say it all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    #[serde(skip)]
     retry_after: Option<Duration>,
 }
 
 impl FlatError {
-    fn new(http: StatusCode, text: impl Into<String>) -> Self {
+    fn new(http: StatusCode, error: &'static str) -> Self {
         Self {
             http,
-            text: text.into(),
+            error,
+            message: None,
             retry_after: None,
         }
     }
 
-    fn invalid(text: &str) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, text)
+    fn invalid(message: &str) -> Self {
+        Self {
+            message: Some(message.to_owned()),
+            ..Self::new(StatusCode::BAD_REQUEST, "INVALID_ARGUMENT")
+        }
     }
 
-    fn later(http: StatusCode, text: &str, wait: Duration) -> Self {
+    fn later(http: StatusCode, error: &'static str, wait: Duration) -> Self {
         Self {
             retry_after: Some(wait),
-            ..Self::new(http, text)
+            ..Self::new(http, error)
         }
     }
 }
@@ -101,13 +111,13 @@ impl FlatError {
 impl From<Refusal> for FlatError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
-            Refusal::InvalidArgument => Self::invalid("InvalidToken"),
+            Refusal::InvalidArgument => Self::new(StatusCode::BAD_REQUEST, "InvalidToken"),
             Refusal::NotFound => Self::new(
                 StatusCode::NOT_FOUND,
                 "No information found about this instance id.",
             ),
             Refusal::PermissionDenied => Self::new(StatusCode::FORBIDDEN, "PERMISSION_DENIED"),
-            Refusal::TooManyTopics => Self::invalid("TOO_MANY_TOPICS"),
+            Refusal::TooManyTopics => Self::new(StatusCode::BAD_REQUEST, "TOO_MANY_TOPICS"),
             Refusal::Internal => unavailable(),
             Refusal::DeadlineExceeded => {
                 Self::new(StatusCode::GATEWAY_TIMEOUT, "DEADLINE_EXCEEDED")
@@ -118,13 +128,17 @@ impl From<Refusal> for FlatError {
 
 impl From<ApiError> for FlatError {
     fn from(error: ApiError) -> Self {
-        Self::new(error.status_code(), error.message())
+        Self {
+            message: Some(error.message().to_owned()),
+            ..Self::new(error.status_code(), error.status().as_str())
+        }
     }
 }
 
 impl fmt::Display for FlatError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}: {}", self.http.as_u16(), self.text)
+        let message = self.message.as_deref().unwrap_or_default();
+        write!(formatter, "{} {} {message}", self.http, self.error)
     }
 }
 
@@ -139,7 +153,7 @@ impl ResponseError for FlatError {
             let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
             response.insert_header((RETRY_AFTER, seconds.max(1).to_string()));
         }
-        response.json(json!({"error": self.text}))
+        response.json(self)
     }
 }
 

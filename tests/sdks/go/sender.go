@@ -3,15 +3,18 @@
 //	sender PLAN.json
 //
 // The plan says where the project is, and the steps; the report on standard output has one outcome
-// a step. Nothing of the SDK is changed: where FCM is, is one of its options.
+// a step. Nothing of the SDK is changed: how it makes connections is one of its options.
 package main
 
 import (
 	"context"
 	"encoding/json"
 	"log"
+	"net"
+	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	firebase "firebase.google.com/go/v4"
@@ -31,6 +34,8 @@ type plan struct {
 type step struct {
 	Do      string   `json:"do"`
 	Message string   `json:"message"`
+	To      string   `json:"to"`
+	Topic   string   `json:"topic"`
 	Token   string   `json:"token"`
 	Tokens  []string `json:"tokens"`
 	Text    string   `json:"text"`
@@ -43,23 +48,60 @@ type outcome struct {
 	Text  string `json:"text,omitempty"`
 }
 
+// Of a call for many tokens and one topic.
+type changed struct {
+	SuccessCount int      `json:"success_count"`
+	FailureCount int      `json:"failure_count"`
+	Errors       []reason `json:"errors"`
+}
+
+type reason struct {
+	Index  int    `json:"index"`
+	Reason string `json:"reason"`
+}
+
 func main() {
 	text, err := os.ReadFile(os.Args[1])
 	check(err)
 	var p plan
 	check(json.Unmarshal(text, &p))
 	ctx := context.Background()
-	app, err := firebase.NewApp(ctx, &firebase.Config{ProjectID: p.ProjectID},
-		option.WithEndpoint(p.URL+"/v1"),
-		option.WithTokenSource(oauth2.StaticTokenSource(&oauth2.Token{AccessToken: p.ServiceToken})))
+	service := oauth2.StaticTokenSource(&oauth2.Token{AccessToken: p.ServiceToken})
+	client := &http.Client{Transport: &oauth2.Transport{Source: service, Base: wayTo(p.URL)}}
+	app, err := firebase.NewApp(ctx, &firebase.Config{ProjectID: p.ProjectID}, option.WithHTTPClient(client))
 	check(err)
-	client, err := app.Messaging(ctx)
+	sender, err := app.Messaging(ctx)
 	check(err)
 	outcomes := []any{}
 	for _, s := range p.Steps {
-		outcomes = append(outcomes, carryOut(ctx, client, s))
+		outcomes = append(outcomes, carryOut(ctx, sender, s))
 	}
 	check(json.NewEncoder(os.Stdout).Encode(map[string]any{"sdk": firebase.Version, "outcomes": outcomes}))
+}
+
+// All calls lead to Herald: told, to its URL; by name, to its port, as a name server would. Go asks
+// no C library for names, so ../by_name.c cannot do that here.
+func wayTo(url string) http.RoundTripper {
+	if url != "" {
+		return toHerald(strings.TrimPrefix(url, "http://"))
+	}
+	named := http.DefaultTransport.(*http.Transport).Clone()
+	named.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		switch address {
+		case "fcm.googleapis.com:443", "iid.googleapis.com:443":
+			address = "127.0.0.1:" + os.Getenv("BY_NAME")
+		}
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}
+	return named
+}
+
+type toHerald string
+
+func (host toHerald) RoundTrip(request *http.Request) (*http.Response, error) {
+	request = request.Clone(request.Context())
+	request.URL.Scheme, request.URL.Host, request.Host = "http", string(host), ""
+	return http.DefaultTransport.RoundTrip(request)
 }
 
 func check(err error) {
@@ -79,6 +121,20 @@ func carryOut(ctx context.Context, client *messaging.Client, s step) any {
 		}
 		name, err := send(ctx, message(s))
 		return outcomeOf(name, err)
+	case "subscribe", "unsubscribe":
+		change := client.SubscribeToTopic
+		if s.Do == "unsubscribe" {
+			change = client.UnsubscribeFromTopic
+		}
+		answer, err := change(ctx, s.Tokens, s.Topic)
+		if err != nil {
+			return outcomeOf("", err)
+		}
+		errors := []reason{}
+		for _, it := range answer.Errors {
+			errors = append(errors, reason{it.Index, it.Reason})
+		}
+		return changed{answer.SuccessCount, answer.FailureCount, errors}
 	case "send_each":
 		var messages []*messaging.Message
 		for index, token := range s.Tokens {
@@ -122,6 +178,8 @@ func outcomeOf(name string, err error) outcome {
 		{"messaging.IsThirdPartyAuthError", messaging.IsThirdPartyAuthError},
 		{"errorutils.IsUnauthenticated", errorutils.IsUnauthenticated},
 		{"errorutils.IsPermissionDenied", errorutils.IsPermissionDenied},
+		{"errorutils.IsInvalidArgument", errorutils.IsInvalidArgument},
+		{"errorutils.IsResourceExhausted", errorutils.IsResourceExhausted},
 	} {
 		if it.is(err) {
 			return outcome{Error: it.name, Text: err.Error()}
@@ -131,8 +189,14 @@ func outcomeOf(name string, err error) outcome {
 }
 
 func message(s step) *messaging.Message {
-	if s.Message == "whole" {
+	data := map[string]string{"text": s.Text}
+	switch s.Message {
+	case "whole":
 		return whole(s.Token)
+	case "topic":
+		return &messaging.Message{Topic: s.To, Data: data}
+	case "condition":
+		return &messaging.Message{Condition: s.To, Data: data}
 	}
 	now, minute := time.Duration(0), time.Minute
 	android := map[string]*messaging.AndroidConfig{
@@ -141,7 +205,7 @@ func message(s step) *messaging.Message {
 	}
 	return &messaging.Message{
 		Token:   s.Token,
-		Data:    map[string]string{"text": s.Text},
+		Data:    data,
 		Android: android[s.Message],
 	}
 }

@@ -103,12 +103,48 @@ public class Sender {
             multicast.addToken(token.getAsString());
           }
           return outcomes(messaging.sendEachForMulticast(multicast.build(), dryRun));
+        case "subscribe":
+        case "unsubscribe":
+          return changed(change(step));
         default:
           throw new IllegalArgumentException(text(step, "do"));
       }
     } catch (FirebaseMessagingException error) {
       return outcome(null, error);
     }
+  }
+
+  // Tokens join or leave a topic.
+  static TopicManagementResponse change(JsonObject step) throws FirebaseMessagingException {
+    List<String> tokens = new ArrayList<>();
+    for (JsonElement token : step.getAsJsonArray("tokens")) {
+      tokens.add(token.getAsString());
+    }
+    String topic = text(step, "topic");
+    boolean legacy = text(step, "how").equals("legacy");
+    if (text(step, "do").equals("subscribe")) {
+      return legacy
+          ? messaging.subscribeToTopicLegacy(tokens, topic)
+          : messaging.subscribeToTopic(tokens, topic);
+    }
+    return legacy
+        ? messaging.unsubscribeFromTopicLegacy(tokens, topic)
+        : messaging.unsubscribeFromTopic(tokens, topic);
+  }
+
+  static JsonElement changed(TopicManagementResponse answer) {
+    JsonArray errors = new JsonArray();
+    for (TopicManagementResponse.Error error : answer.getErrors()) {
+      JsonObject reason = new JsonObject();
+      reason.addProperty("index", error.getIndex());
+      reason.addProperty("reason", error.getReason());
+      errors.add(reason);
+    }
+    JsonObject changed = new JsonObject();
+    changed.addProperty("success_count", answer.getSuccessCount());
+    changed.addProperty("failure_count", answer.getFailureCount());
+    changed.add("errors", errors);
+    return changed;
   }
 
   static JsonElement outcomes(BatchResponse batch) {
@@ -139,6 +175,10 @@ public class Sender {
     AndroidConfig.Builder android =
         AndroidConfig.builder().setPriority(AndroidConfig.Priority.NORMAL);
     switch (text(step, "message")) {
+      case "topic":
+        return message.setTopic(text(step, "to")).build();
+      case "condition":
+        return message.setCondition(text(step, "to")).build();
       case "whole":
         return whole(token);
       case "fid":

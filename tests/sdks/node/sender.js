@@ -141,8 +141,11 @@ const ANDROID = {
   collapsible: { collapseKey: 'score', ttl: 60000, priority: 'normal' },
 };
 
-function message({ message: kind, token, text = '' }) {
+function message({ message: kind, token, to, text = '' }) {
   switch (kind) {
+    case 'topic':
+    case 'condition':
+      return { [kind]: to, data: { text } };
     case 'whole':
       return whole(token);
     case 'fid':
@@ -158,6 +161,17 @@ const outcome = ({ success, messageId, error }) =>
 const texts = (tokens) =>
   tokens.map((token, index) => ({ token, data: { text: String(index) } }));
 
+// Tokens join or leave a topic.
+async function change({ do: change, how, tokens, topic }) {
+  const name = change === 'subscribe' ? 'subscribeToTopic' : 'unsubscribeFromTopic';
+  const answer = await messaging[how === 'legacy' ? `${name}Legacy` : name](tokens, topic);
+  return {
+    success_count: answer.successCount,
+    failure_count: answer.failureCount,
+    errors: answer.errors.map(({ index, error }) => ({ index, reason: error.code })),
+  };
+}
+
 async function carryOut(step) {
   const dryRun = step.dry_run ?? false;
   try {
@@ -170,6 +184,9 @@ async function carryOut(step) {
         const toAll = { tokens: step.tokens, data: { text: 'to all' } };
         return (await messaging.sendEachForMulticast(toAll, dryRun)).responses.map(outcome);
       }
+      case 'subscribe':
+      case 'unsubscribe':
+        return await change(step);
     }
   } catch (error) {
     return { error: error.code ?? error.name, text: String(error.message) };

@@ -145,8 +145,10 @@ def whole(token):
 
 def message(step):
     """The message of a step."""
-    token, text = step["token"], step.get("text", "")
-    kind = step["message"]
+    kind, text = step["message"], step.get("text", "")
+    if kind in ("topic", "condition"):
+        return messaging.Message(data={"text": text}, **{kind: step["to"]})
+    token = step["token"]
     if kind == "whole":
         return whole(token)
     if kind == "fid":
@@ -181,6 +183,28 @@ def multicast(step):
     return messaging.MulticastMessage(tokens=step["tokens"], data={"text": "to all"})
 
 
+CHANGES = {
+    ("subscribe", ""): messaging.subscribe_to_topic,
+    ("subscribe", "concurrently"): messaging.subscribe_to_topic_async,
+    ("subscribe", "legacy"): messaging.subscribe_to_topic_legacy,
+    ("unsubscribe", ""): messaging.unsubscribe_from_topic,
+    ("unsubscribe", "concurrently"): messaging.unsubscribe_from_topic_async,
+    ("unsubscribe", "legacy"): messaging.unsubscribe_from_topic_legacy,
+}
+
+
+def change(step):
+    """Tokens join or leave a topic."""
+    answer = CHANGES[step["do"], step["how"]](step["tokens"], step["topic"])
+    if step["how"] == "concurrently":
+        answer = LOOP.run_until_complete(answer)
+    return {
+        "success_count": answer.success_count,
+        "failure_count": answer.failure_count,
+        "errors": [{"index": it.index, "reason": it.reason} for it in answer.errors],
+    }
+
+
 def carry_out(step):
     """One step."""
     dry_run = step.get("dry_run", False)
@@ -197,6 +221,8 @@ def carry_out(step):
             case "multicast":
                 answer = messaging.send_each_for_multicast(multicast(step), dry_run)
                 return list(map(outcome, answer.responses))
+            case "subscribe" | "unsubscribe":
+                return change(step)
     except Exception as error:  # pylint: disable=broad-except
         return {"error": name_of(error), "text": str(error)}
     raise ValueError(step["do"])
@@ -206,12 +232,15 @@ def main():
     """Reads the plan, writes the report."""
     with open(sys.argv[1], encoding="utf-8") as file:
         plan = json.load(file)
+    credential = Credential(plan["service_token"])
+    app = firebase_admin.initialize_app(credential, {"projectId": plan["project_id"]})
     if plan["url"]:
-        # By option: the one place that knows where FCM is.
+        # By option: the places that know where FCM is.
         service = messaging._MessagingService  # pylint: disable=protected-access
         service.FCM_URL = plan["url"] + "/v1/projects/{0}/messages:send"
-    credential = Credential(plan["service_token"])
-    firebase_admin.initialize_app(credential, {"projectId": plan["project_id"]})
+        service.IID_URL = plan["url"]
+        service = messaging._get_messaging_service(app)  # pylint: disable=protected-access
+        service._fcm_topic_url = f"{plan['url']}/v1/projects/{plan['project_id']}/registrations"  # pylint: disable=protected-access
     outcomes = [carry_out(step) for step in plan["steps"]]
     json.dump({"sdk": firebase_admin.__version__, "outcomes": outcomes}, sys.stdout)
 
