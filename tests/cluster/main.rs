@@ -22,4 +22,5 @@ mod redis;
 mod scylla;
 mod speed;
 mod stage;
+mod topics;
 mod witness;

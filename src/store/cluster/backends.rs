@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dashmap::DashSet;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::cleanup::Cleanup;
 use super::cql::Cql;
@@ -28,6 +28,10 @@ use crate::token::{TokenAddress, TokenId};
 
 /// A record is mended at most so often for one step: each time, another failover came between.
 pub(super) const MENDS_MAX: usize = 5;
+
+/// Subscriptions that are changed at a time: a call may name a thousand tokens, and each takes four
+/// round trips. The rest wait for their turn, and their time begins with it.
+pub(super) const TOPIC_CHANGES_AT_ONCE: usize = 32;
 
 /// Pause before mending is tried again that a backend did not answer for.
 const MEND_PAUSE: Duration = Duration::from_millis(20);
@@ -78,6 +82,8 @@ pub(super) struct Backends {
     pub(super) held_back: Arc<DashSet<TokenId, ahash::RandomState>>,
     /// Who mends a record.
     pub(super) menders: Menders,
+    /// Who changes a subscription.
+    pub(super) topic_turns: Semaphore,
 }
 
 impl Backends {

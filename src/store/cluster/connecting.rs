@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
-use super::backends::Backends;
+use super::backends::{Backends, TOPIC_CHANGES_AT_ONCE};
 use super::cleanup::Cleanup;
 use super::cql::Cql;
 use super::deliberate::Deliberate;
@@ -133,6 +134,7 @@ async fn connect(options: ClusterOptions) -> Result<ClusterStore, ConnectError> 
         notices,
         held_back: Arc::default(),
         menders: Menders::default(),
+        topic_turns: Semaphore::new(TOPIC_CHANGES_AT_ONCE),
     });
     backends.keep_lease();
     Ok(ClusterStore {

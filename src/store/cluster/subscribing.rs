@@ -25,6 +25,8 @@ impl Backends {
         now: Millis,
     ) -> Result<Subscribed, StoreError> {
         self.health.check()?;
+        // Never closed.
+        let _turn = self.topic_turns.acquire().await;
         let deadline = deadline();
         let Some(timestamp) = self.stamp(address, now, deadline).await? else {
             return Ok(Subscribed::Unregistered);
@@ -50,6 +52,8 @@ impl Backends {
         now: Millis,
     ) -> Result<Unsubscribed, StoreError> {
         self.health.check()?;
+        // Never closed.
+        let _turn = self.topic_turns.acquire().await;
         let deadline = deadline();
         let Some(timestamp) = self.stamp(address, now, deadline).await? else {
             return Ok(Unsubscribed::Unregistered);
