@@ -106,8 +106,16 @@ impl FanOuts {
 }
 
 impl Node {
-    /// Accepts a push to many: durable when it answers.
+    /// Accepts a push to many: durable when it answers. Goes on when its sender has waited long enough:
+    /// it may be durable by then, and somebody must carry it out.
     pub(in crate::actors) async fn accept(&self, fan_out: FanOut) -> Result<Sent, AppendError> {
+        let node = self.clone();
+        let accepting = actix_rt::spawn(async move { node.accept_to_the_end(fan_out).await });
+        let cut_off = StoreError::OutcomeUnknown("the acceptance was cut off");
+        accepting.await.unwrap_or(Err(cut_off.into()))
+    }
+
+    async fn accept_to_the_end(&self, fan_out: FanOut) -> Result<Sent, AppendError> {
         let message_id = fan_out.message_id;
         let order = Order::CarryOut(message_id, Lane::of(&fan_out));
         let fan_outs = self.fan_outs();

@@ -8,7 +8,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::harness::{
-    Credential, Door, Server, ServerOptions, answer, fcm_error, message_id, soon, syns_of, texts_of,
+    Credential, Door, FaultyDisk, Server, ServerOptions, answer, fcm_error, message_id, soon,
+    syns_of, texts_of,
 };
 
 async fn server_with(settings: &[(&'static str, &str)]) -> Server {
@@ -457,5 +458,28 @@ async fn single_sends_go_on_beside_a_push_to_many() {
     assert!(beside.iter().all(|(id, heard)| *heard == json!(id)));
     server.fan_outs_end().await;
     server.books_balance_at(4_020).await;
+    server.stop_and_audit().await;
+}
+
+#[tokio::test]
+async fn a_push_to_a_topic_goes_on_when_its_sender_has_waited_long_enough() {
+    let disk = FaultyDisk::new();
+    let patience = ("HERALD_LIMITS__APPEND_TIMEOUT_MS", "300".to_owned());
+    let server = Server::with(disk.options(vec![patience])).await;
+    let device = server.device().await;
+    let token = server.token(&device).await;
+    server
+        .subscribe_all(std::slice::from_ref(&token), "news")
+        .await;
+    disk.stall();
+    let sent = server.send(&to_topic("news", "late")).await;
+    assert_eq!(sent.0, 504, "nobody knows: {}", sent.1);
+    disk.resume();
+    server
+        .metric_becomes("herald_fan_outs_total{state=\"finished\"}", 1.0)
+        .await;
+    server.fan_outs_end().await;
+    let entry = server.poll_token(&device, &token, 1).await;
+    assert_eq!(texts_of(&entry), ["late"]);
     server.stop_and_audit().await;
 }

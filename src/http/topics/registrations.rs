@@ -1,6 +1,8 @@
 //! `/v1/projects/{project_id}/registrations/{token}/topicSubscriptions`: FCM v1's own topic
 //! management.
 
+use std::sync::Arc;
+
 use actix_web::web::{Data, Path, Payload, Query};
 use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine as _;
@@ -10,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{TIMESTAMP, moment_text, take_changes, topic_name};
 use crate::http::error::ApiError;
 use crate::http::{Public, auth, body, json_response, store_error};
+use crate::projects::Project;
 use crate::store::{Subscribed, Subscription, Unsubscribed};
 use crate::token::{TokenAddress, TokenError};
 use crate::topic::TopicName;
@@ -43,7 +46,7 @@ struct Nothing {}
 
 /// Who is asking, of which token, and how the call is put.
 struct Call<'a> {
-    project_id: &'a str,
+    project: Arc<Project>,
     token: &'a str,
     address: TokenAddress,
     query: Vec<(String, String)>,
@@ -56,7 +59,7 @@ impl<'a> Call<'a> {
     /// key is gone.
     fn of(
         request: &HttpRequest,
-        project_id: &'a str,
+        project_id: &str,
         token: &'a str,
         public: &'a Public,
     ) -> Result<Self, ApiError> {
@@ -74,7 +77,7 @@ impl<'a> Call<'a> {
             ApiError::invalid_argument("The query cannot be read.").with_cause(error.to_string())
         })?;
         Ok(Self {
-            project_id,
+            project,
             token,
             address,
             query: query.into_inner(),
@@ -85,14 +88,14 @@ impl<'a> Call<'a> {
     /// For calls that change something, which have a quota.
     fn to_change(
         request: &HttpRequest,
-        project_id: &'a str,
+        project_id: &str,
         token: &'a str,
         public: &'a Public,
     ) -> Result<Self, ApiError> {
-        let project = auth::sender(request.headers(), &public.projects, project_id)?;
-        take_changes(&project, 1, public)
+        let call = Self::of(request, project_id, token, public)?;
+        take_changes(&call.project, 1, public)
             .map_err(|wait| ApiError::topic_quota_exceeded(wait, project_id))?;
-        Self::of(request, project_id, token, public)
+        Ok(call)
     }
 
     /// The value of a query field in either spelling; of a repeated one the last counts.
@@ -136,7 +139,8 @@ impl<'a> Call<'a> {
     }
 
     fn shown(&self, subscription: &Subscription) -> TopicSubscription {
-        let (project_id, token, topic) = (self.project_id, self.token, &subscription.topic);
+        let (project_id, token) = (&self.project.project_id, self.token);
+        let topic = &subscription.topic;
         TopicSubscription {
             name: format!("projects/{project_id}/registrations/{token}/topicSubscriptions/{topic}"),
             topic_name: topic.to_string(),
