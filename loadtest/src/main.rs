@@ -6,11 +6,14 @@ mod clock;
 mod commands;
 mod crew;
 mod fleet;
+mod habit;
 mod http;
 mod latency;
 mod ledger;
+mod memory;
 mod options;
 mod pacing;
+mod part;
 mod pipe;
 mod progress;
 mod register;
@@ -25,7 +28,7 @@ use clap::{Parser, Subcommand};
 use tokio::runtime;
 use tokio::task::LocalSet;
 
-use commands::{hold, push, ratio, wake};
+use commands::{hold, push, ratio, storm, wake};
 
 /// The server cannot be reached, or the swarm itself failed.
 const EXIT_FAILED: u8 = 2;
@@ -43,6 +46,8 @@ enum Command {
     Hold(hold::HoldOptions),
     /// Sends at a steady rate to connected devices and accounts for every push.
     Push(push::PushOptions),
+    /// Cuts all sockets at once and watches them come back while sends go on.
+    Storm(storm::StormOptions),
     /// Compares the speed of two kinds of calls.
     Ratio(ratio::RatioOptions),
     /// Compares the latency of pushes to parked and to awake sessions.
@@ -69,6 +74,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Hold(options) => hold::run(options).await,
         Command::Push(options) => push::run(options).await,
+        Command::Storm(options) => storm::run(options).await,
         Command::Ratio(options) => ratio::run(options).await,
         Command::Wake(options) => wake::run(options).await,
         Command::Crew => crew::run().await.map(|()| ExitCode::SUCCESS),

@@ -4,4 +4,6 @@ pub mod hold;
 pub mod push;
 pub mod ratio;
 mod run;
+pub mod storm;
+mod verdict;
 pub mod wake;

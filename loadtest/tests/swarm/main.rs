@@ -124,9 +124,11 @@ async fn a_dropped_socket_comes_back_and_nothing_is_held_against_it() {
     assert_eq!(result["disconnects"], 1, "{result}");
     assert_eq!(result["duplicated"], 0, "{result}");
     assert_eq!(result["sockets_ok"], 4, "{result}");
-    // This server keeps nothing for absent devices, so what was sent meanwhile is lost.
-    let lost = result["lost"].as_u64();
-    assert_eq!(status.code(), Some(i32::from(lost > Some(0))), "{result}");
+    assert_eq!(
+        (&result["lost"], status.code()),
+        (&json!(0), Some(0)),
+        "{result}"
+    );
 }
 
 #[tokio::test]
@@ -194,4 +196,59 @@ async fn awake_and_parked_sessions_are_told_apart() {
     }
     let (status, result, _) = swarm(Fault::Lose, &wake).await;
     assert_eq!(status.code(), Some(1), "{result}");
+}
+
+const STORM: [&str; 15] = [
+    "storm",
+    "--sockets",
+    "6",
+    "--rate",
+    "200",
+    "--calm",
+    "500ms",
+    "--jitter",
+    "400ms",
+    "--within",
+    "10s",
+    "--drain",
+    "300ms",
+    "--processes",
+    "2",
+];
+
+#[tokio::test]
+async fn everybody_comes_back_from_a_storm_and_has_everything() {
+    let (status, result, _) = swarm(Fault::None, &STORM).await;
+    assert_eq!(status.code(), Some(0), "{result}");
+    for (key, expected) in [
+        ("storm_cut", 6),
+        ("sockets_ok", 6),
+        ("storm_failed_returns", 0),
+        ("disconnects", 0),
+        ("refused", 0),
+        ("lost", 0),
+        ("duplicated", 0),
+        ("out_of_order", 0),
+    ] {
+        assert_eq!(result[key], expected, "{key} in {result}");
+    }
+    let ms = |key: &str| result[key].as_f64().expect("a latency");
+    assert!(ms("storm_back_ms_p50") > 0.0);
+    assert!(ms("storm_back_ms_max") <= ms("storm_caught_up_ms_max"));
+    assert!(ms("storm_caught_up_ms_max") < 10_000.0);
+    assert_eq!(result["missed"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_storm_that_costs_pushes_or_sends_is_found() {
+    let (status, result, _) = swarm(Fault::Forget, &STORM).await;
+    assert_eq!(status.code(), Some(1), "{result}");
+    assert!(result["lost"].as_u64() > Some(0), "{result}");
+    let (status, result, _) = swarm(Fault::Refuse, &STORM).await;
+    assert_eq!(status.code(), Some(1), "{result}");
+    assert_eq!(
+        (&result["lost"], &result["refused"]),
+        (&json!(0), &json!(1))
+    );
+    assert_eq!(result["missed"], "1 sends failed");
 }
