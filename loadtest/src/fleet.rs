@@ -203,6 +203,17 @@ impl Fleet {
         total
     }
 
+    /// Whether every child has said something.
+    pub fn has_heard_all(&self) -> bool {
+        let mut children = self.members.iter();
+        children.all(|member| member.progress.rss_bytes > 0)
+    }
+
+    /// Whether every child has heard that everybody is to be good.
+    pub fn is_calm(&self) -> bool {
+        self.members.iter().all(|member| member.progress.calm)
+    }
+
     /// Resident memory of every process of the swarm together.
     pub fn rss_bytes(&self) -> u64 {
         resident_bytes() + self.total().rss_bytes

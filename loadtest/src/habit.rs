@@ -25,8 +25,11 @@ pub enum Habit {
         /// How long it then reads nothing.
         pause_ms: u64,
     },
-    /// Reads everything and acknowledges nothing.
-    Silent,
+    /// Reads everything and acknowledges nothing; comes anew now and then, and gets it all again.
+    Silent {
+        /// How long it stays, on average.
+        stays_ms: u64,
+    },
     /// Has no socket and asks now and then.
     Polling {
         /// How often.

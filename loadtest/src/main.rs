@@ -18,6 +18,7 @@ mod pipe;
 mod progress;
 mod register;
 mod report;
+mod scenario;
 mod sender;
 mod target;
 mod websocket;
@@ -28,7 +29,7 @@ use clap::{Parser, Subcommand};
 use tokio::runtime;
 use tokio::task::LocalSet;
 
-use commands::{hold, push, ratio, storm, wake};
+use commands::{hold, merge, mix, push, ratio, storm, wake};
 
 /// The server cannot be reached, or the swarm itself failed.
 const EXIT_FAILED: u8 = 2;
@@ -48,10 +49,14 @@ enum Command {
     Push(push::PushOptions),
     /// Cuts all sockets at once and watches them come back while sends go on.
     Storm(storm::StormOptions),
+    /// Devices of every kind at once, as a scenario file has them.
+    Mix(mix::MixOptions),
     /// Compares the speed of two kinds of calls.
     Ratio(ratio::RatioOptions),
     /// Compares the latency of pushes to parked and to awake sessions.
     Wake(wake::WakeOptions),
+    /// Puts the results of all parts of a run together.
+    Merge(merge::MergeOptions),
     /// A child process; takes its orders from standard input.
     #[command(name = fleet::CREW_COMMAND, hide = true)]
     Crew,
@@ -75,6 +80,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Hold(options) => hold::run(options).await,
         Command::Push(options) => push::run(options).await,
         Command::Storm(options) => storm::run(options).await,
+        Command::Mix(options) => mix::run(options).await,
+        Command::Merge(options) => merge::run(&options),
         Command::Ratio(options) => ratio::run(options).await,
         Command::Wake(options) => wake::run(options).await,
         Command::Crew => crew::run().await.map(|()| ExitCode::SUCCESS),

@@ -101,6 +101,8 @@ pub struct Progress {
     pub departures: u64,
     /// Polls that were answered.
     pub polls: u64,
+    /// Whether [`Order::Calm`] was heard: no device leaves of its own will any more.
+    pub calm: bool,
     /// How the storm goes.
     pub storm: StormCounts,
     /// Processor time that the child has used, in nanoseconds.
@@ -123,7 +125,8 @@ pub struct StormCounts {
 }
 
 impl Progress {
-    /// Adds that of another process. Processor time is each process's own, so it is not added.
+    /// Adds that of another process. What each process has for itself is
+    /// not added: its processor time, and whether it is calm.
     pub fn add(&mut self, other: &Self) {
         self.open += other.open;
         self.arrivals.add(other.arrivals);

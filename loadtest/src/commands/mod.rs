@@ -1,6 +1,8 @@
 //! The commands of the swarm, one file each.
 
 pub mod hold;
+pub mod merge;
+pub mod mix;
 pub mod push;
 pub mod ratio;
 mod run;

@@ -26,8 +26,8 @@ const SHOW_EVERY: Duration = Duration::from_millis(250);
 /// The schedule begins a little later, so that everything is ready for its first moment.
 const HEAD_START_NS: u64 = 20_000_000;
 
-/// Before the first device everybody has told how much memory there is without any.
-const BEGINNING: Duration = Duration::from_millis(300);
+/// How long to wait at most for every child's first word: how much memory it has without devices.
+const BEGINNING_MAX: Duration = Duration::from_secs(5);
 
 /// Sends at moments of their own, to tokens of their own.
 pub struct Stream {
@@ -122,7 +122,8 @@ impl Run {
         habit: Habit,
     ) -> anyhow::Result<usize> {
         if self.rss_before == 0 {
-            self.idle("begin", BEGINNING).await?;
+            let deadline = Instant::now() + BEGINNING_MAX;
+            self.fleet.watch(deadline, Fleet::has_heard_all).await?;
             self.rss_before = self.fleet.rss_bytes();
         }
         let first_new = self.tokens.len();
@@ -214,14 +215,6 @@ impl Run {
         Ok(())
     }
 
-    /// Tells all children something.
-    ///
-    /// # Errors
-    /// When a child process is lost.
-    pub async fn order(&mut self, order: &Order) -> anyhow::Result<()> {
-        self.fleet.order_all(order).await
-    }
-
     /// Waits until everything that was accepted has arrived, for as long as `patience` at most.
     ///
     /// # Errors
@@ -250,12 +243,14 @@ impl Run {
         Ok(())
     }
 
-    /// Waits until so many sockets are open, for as long as `patience` at most.
+    /// Calls everybody back and waits until so many sockets are open, for as long as `patience` at most.
     ///
     /// # Errors
     /// When a child process is lost.
     pub async fn gather(&mut self, sockets: u64, patience: Duration) -> anyhow::Result<()> {
-        let is_enough = |fleet: &Fleet| fleet.total().open >= sockets;
+        self.fleet.order_all(&Order::Calm).await?;
+        // Only who is calm stays: what a child said before may be out of date.
+        let is_enough = |fleet: &Fleet| fleet.is_calm() && fleet.total().open >= sockets;
         let deadline = Instant::now() + patience;
         self.fleet.watch(deadline, is_enough).await
     }
@@ -297,6 +292,8 @@ impl Run {
         result.duplicated = Some(total.arrivals.duplicated);
         result.out_of_order = Some(total.arrivals.out_of_order);
         result.redelivered = Some(total.arrivals.redelivered);
+        result.departures = Some(total.departures);
+        result.polls = Some(total.polls);
         result.swarm_lag_ms_p99 = tally.lag.percentiles().map(|lag| lag.p99);
         result.crew_lag_ms_p99 = collected.lag.percentiles().map(|lag| lag.p99);
         result.swarm_cpu_share = Some(self.cpu_share);

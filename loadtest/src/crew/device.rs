@@ -67,7 +67,7 @@ impl Device {
     /// Appends the frame that acknowledges everything shown, if it is this device's habit; returns
     /// how many arrivals that settles. `text` is working memory.
     pub fn write_ack(&mut self, text: &mut String, out: &mut Vec<u8>) -> u64 {
-        if self.habit == Habit::Silent || !self.place.owes() {
+        if matches!(self.habit, Habit::Silent { .. }) || !self.place.owes() {
             return 0;
         }
         write_ack(text, &self.identity.token, self.place.acknowledge());
@@ -209,6 +209,10 @@ impl Seat {
                 // One timer for both: there are many devices.
                 () = sleep_until(ping_at.min(leave_at)) => {
                     if leave_at <= Instant::now() {
+                        if standing.borrow().calm {
+                            leave_at = Instant::now() + NEVER;
+                            continue;
+                        }
                         if rand::random() {
                             socket.say_goodbye();
                         }
@@ -238,7 +242,7 @@ impl Seat {
 /// How long a device stays once it is connected.
 fn stays(habit: Habit) -> Duration {
     match habit {
-        Habit::Restless { stays_ms, .. } => around(stays_ms),
+        Habit::Restless { stays_ms, .. } | Habit::Silent { stays_ms } => around(stays_ms),
         _ => NEVER,
     }
 }

@@ -76,12 +76,10 @@ pub async fn run() -> anyhow::Result<()> {
             },
             Some(report) = to_write.recv() => write_report(&mut out, &report).await?,
             due = tick.tick() => {
-                let progress = {
-                    let mut tally = crew.tally.borrow_mut();
-                    let lag = Instant::now().saturating_duration_since(due);
-                    tally.lag.record_ns(u64::try_from(lag.as_nanos()).unwrap_or(u64::MAX));
-                    Report::Progress(tally.progress())
-                };
+                let lag = Instant::now().saturating_duration_since(due);
+                let lag_ns = u64::try_from(lag.as_nanos()).unwrap_or(u64::MAX);
+                crew.tally.borrow_mut().lag.record_ns(lag_ns);
+                let progress = Report::Progress(crew.progress());
                 write_report(&mut out, &progress).await?;
             }
         }
@@ -152,7 +150,7 @@ async fn obey(
                     storm_back: tally.storm_back.counts(),
                     storm_caught_up: tally.storm_caught_up.counts(),
                     lag: tally.lag.counts(),
-                    progress: tally.progress(),
+                    progress: crew.progress(),
                 }
             };
             write_report(out, &collected).await

@@ -80,6 +80,24 @@ impl Crew {
         }
     }
 
+    /// For the parent.
+    pub fn progress(&self) -> Progress {
+        let tally = self.tally.borrow();
+        Progress {
+            open: tally.open,
+            arrivals: tally.arrivals.counts(),
+            acked: tally.acked,
+            disconnects: tally.disconnects,
+            disconnect_reason: tally.disconnect_reason.clone(),
+            departures: tally.departures,
+            polls: tally.polls,
+            calm: self.standing.borrow().calm,
+            storm: tally.storm,
+            cpu_ns: cpu_ns(),
+            rss_bytes: resident_bytes(),
+        }
+    }
+
     /// The address the next connection comes from: one address has too few ports for a swarm.
     pub fn next_source(&self) -> Option<IpAddr> {
         let turn = self.next_source.get();
@@ -128,22 +146,6 @@ impl Tally {
             storm_back: Latencies::new(),
             storm_caught_up: Latencies::new(),
             lag: Latencies::new(),
-        }
-    }
-
-    /// For the parent.
-    pub fn progress(&self) -> Progress {
-        Progress {
-            open: self.open,
-            arrivals: self.arrivals.counts(),
-            acked: self.acked,
-            disconnects: self.disconnects,
-            disconnect_reason: self.disconnect_reason.clone(),
-            departures: self.departures,
-            polls: self.polls,
-            storm: self.storm,
-            cpu_ns: cpu_ns(),
-            rss_bytes: resident_bytes(),
         }
     }
 

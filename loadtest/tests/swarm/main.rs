@@ -252,3 +252,124 @@ async fn a_storm_that_costs_pushes_or_sends_is_found() {
     );
     assert_eq!(result["missed"], "1 sends failed");
 }
+
+/// A scenario with everything in it that is over soon.
+const SHORT_MIX: &str = r#"
+devices = 12
+connect_rate = 500.0
+for = "1500ms"
+rate = 200.0
+
+[[habits]]
+habit = "restless"
+share = 0.25
+stays = "200ms"
+away = "100ms"
+
+[[habits]]
+habit = "slow"
+share = 0.17
+bytes = 64
+pause = "20ms"
+
+[[habits]]
+habit = "silent"
+share = 0.17
+stays = "300ms"
+
+[[habits]]
+habit = "polling"
+share = 0.17
+every = "100ms"
+
+[[bursts]]
+after = "500ms"
+every = "500ms"
+sends = 40
+devices = 3
+"#;
+
+async fn mix(fault: Fault) -> (ExitStatus, Value, Fake) {
+    let name = format!("swarm-test-{}-{fault:?}.toml", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    std::fs::write(&path, SHORT_MIX).expect("writes");
+    let scenario = path.to_str().expect("a plain path");
+    let arguments = ["mix", "--scenario", scenario, "--drain", "3s"];
+    let outcome = swarm(fault, &arguments).await;
+    std::fs::remove_file(&path).expect("cleans up");
+    outcome
+}
+
+#[tokio::test]
+async fn in_a_mix_of_devices_nothing_is_missing_at_the_end() {
+    let (status, result, fake) = mix(Fault::None).await;
+    assert_eq!(status.code(), Some(0), "{result}");
+    assert_eq!(
+        (&result["sent"], &result["accepted"]),
+        (&json!(380), &json!(380))
+    );
+    assert_eq!(result["delivered"], 380, "{result}");
+    // Two of the twelve poll.
+    assert_eq!(result["sockets_ok"], 10, "{result}");
+    for key in ["departures", "redelivered"] {
+        assert!(result[key].as_u64() > Some(0), "{key} in {result}");
+    }
+    assert!(
+        result["polls"].as_u64() > Some(0) && fake.polls() > 0,
+        "{result}"
+    );
+    for key in ["lost", "duplicated", "out_of_order", "disconnects"] {
+        assert_eq!(result[key], 0, "{key} in {result}");
+    }
+}
+
+#[tokio::test]
+async fn a_loss_in_a_mix_is_found() {
+    let (status, result, _) = mix(Fault::Lose).await;
+    assert_eq!(
+        (status.code(), &result["lost"]),
+        (Some(1), &json!(1)),
+        "{result}"
+    );
+}
+
+#[tokio::test]
+async fn parts_of_a_run_are_merged_into_one_result() {
+    let (_, address) = Fake::start(Fault::None).await;
+    let directory = std::env::temp_dir().join(format!("swarm-test-{}-merge", std::process::id()));
+    std::fs::create_dir_all(&directory).expect("a scratch directory");
+    let mut files = Vec::new();
+    for part in ["1/2", "2/2"] {
+        let arguments = [&PUSH[..], &["--part", part]].concat();
+        let (status, result) = swarm_at(&address.to_string(), &arguments).await;
+        assert_eq!(status.code(), Some(0), "{result}");
+        assert_eq!(
+            (&result["sockets_ok"], &result["sent"]),
+            (&json!(2), &json!(100))
+        );
+        let file = directory.join(part.replace('/', "-"));
+        std::fs::write(&file, result.to_string()).expect("writes");
+        files.push(file);
+    }
+    let merged = directory.join("merged.json");
+    let merge = |files: &[std::path::PathBuf]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_swarm"));
+        command.arg("merge").args(files).arg("--json").arg(&merged);
+        command
+    };
+    let status = merge(&files[..1]).status().await.expect("runs");
+    assert_eq!(status.code(), Some(2), "a part is missing");
+    let status = merge(&files).status().await.expect("runs");
+    let text = std::fs::read(&merged).expect("was written");
+    let result: Value = serde_json::from_slice(&text).expect("is JSON");
+    assert_eq!(status.code(), Some(0), "{result}");
+    for key in ["sent", "accepted", "delivered", "acked"] {
+        assert_eq!(result[key], 200, "{key} in {result}");
+    }
+    assert_eq!(
+        (&result["lost"], &result["part"]),
+        (&json!(0), &Value::Null)
+    );
+    assert!(result["delivery_ms_p50"].as_f64() > Some(0.0));
+    std::fs::remove_dir_all(&directory).expect("cleans up");
+}
