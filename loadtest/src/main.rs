@@ -20,6 +20,7 @@ mod register;
 mod report;
 mod scenario;
 mod sender;
+mod simulation;
 mod target;
 mod websocket;
 
@@ -29,7 +30,11 @@ use clap::{Parser, Subcommand};
 use tokio::runtime;
 use tokio::task::LocalSet;
 
-use commands::{hold, merge, mix, push, ratio, storm, wake};
+use commands::{hold, merge, mix, push, ratio, simulate, storm, wake};
+
+/// The server's allocator: `simulate` weighs the server's own actors in this process.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// The server cannot be reached, or the swarm itself failed.
 const EXIT_FAILED: u8 = 2;
@@ -55,6 +60,8 @@ enum Command {
     Ratio(ratio::RatioOptions),
     /// Compares the latency of pushes to parked and to awake sessions.
     Wake(wake::WakeOptions),
+    /// Runs the server's own sessions in this process, over streams in memory.
+    Simulate(simulate::SimulateOptions),
     /// Puts the results of all parts of a run together.
     Merge(merge::MergeOptions),
     /// A child process; takes its orders from standard input.
@@ -64,11 +71,15 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let outcome = runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| LocalSet::new().block_on(&runtime, run(arguments.command)));
+    let outcome = match arguments.command {
+        // The server's actors want a runtime of their own kind.
+        Command::Simulate(options) => simulate::run(&options),
+        command => runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(anyhow::Error::from)
+            .and_then(|runtime| LocalSet::new().block_on(&runtime, run(command))),
+    };
     outcome.unwrap_or_else(|error| {
         eprintln!("swarm: {error:#}");
         ExitCode::from(EXIT_FAILED)
@@ -81,6 +92,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Push(options) => push::run(options).await,
         Command::Storm(options) => storm::run(options).await,
         Command::Mix(options) => mix::run(options).await,
+        Command::Simulate(options) => simulate::run(&options),
         Command::Merge(options) => merge::run(&options),
         Command::Ratio(options) => ratio::run(options).await,
         Command::Wake(options) => wake::run(options).await,

@@ -113,6 +113,14 @@ pub fn parse_share(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Reads a share from 0 to 1.
+pub fn parse_share_or_none(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err(format!("{text:?} is no share from 0 to 1")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,5 +138,7 @@ mod tests {
             assert!(parse_rate(text).is_err(), "accepted: {text:?}");
         }
         assert!(parse_share("1").is_ok() && parse_share("1.1").is_err());
+        assert!(parse_share("0").is_err() && parse_share_or_none("0").is_ok());
+        assert!(parse_share_or_none("-0.1").is_err() && parse_share_or_none("NaN").is_err());
     }
 }

@@ -106,6 +106,10 @@ pub struct RunResult {
     pub storm_caught_up_ms_p50: Option<f64>,
     pub storm_caught_up_ms_p99: Option<f64>,
     pub storm_caught_up_ms_max: Option<f64>,
+    /// Sessions that were parked before the first send (`simulate`).
+    pub sessions_parked: Option<u64>,
+    /// Sessions that were awake then (`simulate`).
+    pub sessions_awake: Option<u64>,
     /// How late the swarm was with its own sends, 99 of 100.
     pub swarm_lag_ms_p99: Option<f64>,
     /// How late the processes that hold devices were when they wanted to run, 99 of 100.

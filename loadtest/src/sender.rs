@@ -107,7 +107,8 @@ impl SendTally {
         self.finished || self.is_hopeless()
     }
 
-    fn settle(&mut self, number: u64, outcome: Outcome, trouble: Option<String>) {
+    /// Send `number` is over; `trouble` says what its sender was told instead of a yes.
+    pub fn settle(&mut self, number: u64, outcome: Outcome, trouble: Option<String>) {
         self.ledger.settle(number, outcome);
         if self.first_trouble.is_none() {
             self.first_trouble = trouble;

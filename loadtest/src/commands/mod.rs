@@ -6,6 +6,7 @@ pub mod mix;
 pub mod push;
 pub mod ratio;
 mod run;
+pub mod simulate;
 pub mod storm;
 mod verdict;
 pub mod wake;

@@ -30,7 +30,7 @@ use crate::register::{self, Identity};
 use crate::target::Target;
 use device::Seat;
 use poller::Poller;
-pub use tally::Crew;
+pub use tally::{Crew, MessageView};
 
 /// How often the parent hears of this process.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);

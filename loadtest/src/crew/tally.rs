@@ -131,6 +131,13 @@ pub struct DataView<'a> {
     at: &'a str,
 }
 
+impl DataView<'_> {
+    /// The number of the send, and when it was meant to be.
+    pub fn numbers(&self) -> Option<(u64, u64)> {
+        Some((self.send.parse().ok()?, self.at.parse().ok()?))
+    }
+}
+
 impl Tally {
     fn new() -> Self {
         Self {
@@ -170,9 +177,7 @@ impl Tally {
         data: DataView<'_>,
         now_ns: u64,
     ) -> Result<(), String> {
-        let (Ok(send), Ok(at_ns)) = (data.send.parse(), data.at.parse()) else {
-            return Err("a push is not the swarm's".to_owned());
-        };
+        let (send, at_ns) = data.numbers().ok_or("a push is not the swarm's")?;
         self.arrivals.arrive(place, send, syn);
         self.delivery.record_ns(now_ns.saturating_sub(at_ns));
         Ok(())
