@@ -18,8 +18,8 @@ const GIB: u64 = 1024 * 1024 * 1024;
 /// Flags of `swarm simulate`.
 #[derive(Debug, Args)]
 pub struct SimulateOptions {
-    /// Sessions, each of a device with one token.
-    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    /// Sessions, each of a device with one token; also --sockets.
+    #[arg(long, alias = "sockets", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     sessions: u64,
     /// Share of the sessions that never park.
     #[arg(long, default_value_t = 0.1, value_parser = parse_share_or_none)]
@@ -33,6 +33,9 @@ pub struct SimulateOptions {
     /// Pushes in all.
     #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(0..=100_000_000))]
     pushes: u64,
+    /// How long to send; instead of --pushes.
+    #[arg(long = "for", value_parser = parse_duration, conflicts_with = "pushes")]
+    duration: Option<Duration>,
     /// Pushes a second.
     #[arg(long, default_value_t = 20_000.0, value_parser = parse_rate)]
     rate: f64,
@@ -65,7 +68,9 @@ pub fn run(options: &SimulateOptions) -> anyhow::Result<ExitCode> {
         awake_share: options.awake,
         workers: options.workers.map_or(cores, usize::from),
         park_after: options.park_after,
-        pushes: options.pushes,
+        pushes: options
+            .duration
+            .map_or(options.pushes, |duration| pushes_in(options.rate, duration)),
         rate: options.rate,
         payload: options.payload.into(),
         memory_max: options.within_gib * GIB,
@@ -75,6 +80,15 @@ pub fn run(options: &SimulateOptions) -> anyhow::Result<ExitCode> {
     let result = judge(&plan, &simulation::run(&plan)?);
     result.publish(options.json.as_deref())?;
     Ok(result.exit_code())
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "never negative, and far below 2^53"
+)]
+fn pushes_in(rate: f64, duration: Duration) -> u64 {
+    (rate * duration.as_secs_f64()).round() as u64
 }
 
 fn judge(plan: &Plan, outcome: &Outcome) -> RunResult {

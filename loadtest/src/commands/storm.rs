@@ -25,7 +25,8 @@ pub struct StormOptions {
     /// Sends a second, before, during and after the storm.
     #[arg(long, default_value_t = 200.0, value_parser = parse_rate)]
     rate: f64,
-    /// How long sends go on before the cut, and again after everybody has caught up.
+    /// How long sends go on before the cut, and again after everybody has caught up; more if --for
+    /// says so.
     #[arg(long, default_value = "5s", value_parser = parse_duration)]
     calm: Duration,
     /// Each device waits a random part of this before it first tries to come back.
@@ -59,7 +60,7 @@ async fn storm(run: &mut Run, options: &StormOptions) -> anyhow::Result<RunResul
     run.open(common.sockets, common.connect_rate).await?;
     run.await_start(common).await?;
     let tokens = run.tokens().to_vec();
-    let longest = options.calm * 2 + options.within + NOTICE;
+    let longest = (options.calm * 2 + options.within + NOTICE).max(common.duration);
     let streams = |start_ns| {
         let total = sends(options.rate, longest);
         let schedule = Schedule::new(start_ns, options.rate, total);
@@ -105,6 +106,8 @@ enum Phase {
 /// Calm, the cut, everybody's return, calm again.
 struct Course {
     calm: Duration,
+    /// Sends go on for so long at least.
+    duration: Duration,
     jitter: Duration,
     within: Duration,
     sockets: u64,
@@ -116,6 +119,7 @@ impl Course {
     fn new(options: &StormOptions) -> Self {
         Self {
             calm: options.calm,
+            duration: options.common.duration,
             jitter: options.jitter,
             within: options.within,
             sockets: options.common.sockets,
@@ -134,7 +138,7 @@ impl Course {
                 }))
             }
             Phase::Storming(until) if storm.caught_up >= self.sockets || now >= until => {
-                self.phase = Phase::After(now + self.calm);
+                self.phase = Phase::After((now + self.calm).max(self.begun + self.duration));
                 Next::GoOn
             }
             Phase::After(until) if now >= until => Next::Finish,
@@ -183,6 +187,7 @@ mod tests {
         let begun = Instant::now();
         let mut course = Course {
             calm: Duration::from_secs(5),
+            duration: Duration::from_secs(20),
             jitter: Duration::from_secs(10),
             within: Duration::from_secs(60),
             sockets: 3,

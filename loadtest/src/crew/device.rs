@@ -115,20 +115,26 @@ impl Seat {
     }
 
     /// Holds the connection, and comes back when it is lost, for as long as the process lives.
-    pub async fn hold(mut self, crew: Rc<Crew>) {
-        let mut standing = crew.standing.subscribe();
-        loop {
-            let over = match self.serve(&crew, &mut standing).await {
-                Ok(never) => match never {},
-                Err(over) => over,
-            };
-            let retry = over.retry;
-            crew.tally.borrow_mut().lose(over);
-            // In a box, for it is large and a device is seldom on its way.
-            if !Box::pin(self.come_back(&crew, &mut standing, retry)).await {
-                return;
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps its arguments twice, and there are many devices"
+    )]
+    pub fn hold(mut self, crew: Rc<Crew>) -> impl Future<Output = ()> {
+        async move {
+            let mut standing = crew.standing.subscribe();
+            loop {
+                let over = match self.serve(&crew, &mut standing).await {
+                    Ok(never) => match never {},
+                    Err(over) => over,
+                };
+                let retry = over.retry;
+                crew.tally.borrow_mut().lose(over);
+                // In a box, for it is large and a device is seldom on its way.
+                if !Box::pin(self.come_back(&crew, &mut standing, retry)).await {
+                    return;
+                }
+                crew.tally.borrow_mut().open += 1;
             }
-            crew.tally.borrow_mut().open += 1;
         }
     }
 
@@ -255,4 +261,63 @@ fn write_ack(out: &mut String, token: &str, syn: u64) {
         out,
         "{{\"type\":\"ack\",\"token\":\"{token}\",\"syn\":{syn}}}"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::target::Target;
+
+    /// A hundred thousand of them fit a laptop.
+    const DEVICE_BYTES_MAX: usize = 1_024;
+
+    #[tokio::test]
+    async fn an_idle_device_is_small() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let server = listener.local_addr().expect("an address");
+        let stream = TcpStream::connect(server).await.expect("connects");
+        let target = Target {
+            server,
+            host: String::new(),
+            project_id: String::new(),
+            package_name: String::new(),
+            cert_sha256: String::new(),
+            service_token: String::new(),
+        };
+        let identity = Identity {
+            device_id: String::new(),
+            device_secret: String::new(),
+            token: String::new(),
+        };
+        let seat = Seat {
+            device: Device::new(identity, Habit::Good),
+            socket: Socket::of(stream),
+        };
+        let task = seat.hold(Rc::new(Crew::new(target, Vec::new())));
+        let bytes = size_of_val(&task);
+        assert!(bytes <= DEVICE_BYTES_MAX, "{bytes} bytes");
+    }
+
+    #[test]
+    fn a_silent_device_acknowledges_once_it_is_good() {
+        let identity = Identity {
+            device_id: "d".into(),
+            device_secret: "s".into(),
+            token: "t".into(),
+        };
+        let mut device = Device::new(identity, Habit::Silent { stays_ms: 1 });
+        let (mut text, mut out) = (String::new(), Vec::new());
+        let mut arrivals = crate::arrivals::Arrivals::default();
+        device.place.reconnect();
+        arrivals.arrive(&mut device.place, 1, 7);
+        device.unacked = 1;
+        assert_eq!(device.write_ack(&mut text, &mut out), 0);
+        assert!(out.is_empty());
+        device.habit = Habit::Good;
+        assert_eq!(device.write_ack(&mut text, &mut out), 1);
+        assert_eq!(text, r#"{"type":"ack","token":"t","syn":7}"#);
+        assert_eq!(device.write_ack(&mut text, &mut out), 0);
+    }
 }

@@ -103,6 +103,15 @@ impl Socket {
         Ok((socket, greeted.syn_stored))
     }
 
+    #[cfg(test)]
+    pub fn of(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            partial: Vec::new(),
+            ping_every: Duration::from_secs(1),
+        }
+    }
+
     /// Handles what came together with the welcome.
     pub async fn begin(&mut self, crew: &Crew, device: &mut Device) -> Result<(), Over> {
         let early = std::mem::take(&mut self.partial);

@@ -49,9 +49,11 @@ fn dev_file(address: &str) -> String {
 /// things the swarm may be the bottleneck, and then it has to say so.
 fn code_or_void(code: i32, result: &Value) -> Option<i32> {
     let void = result["void"].as_str().unwrap_or_default();
-    let is_bottleneck = ["the swarm", "a process of the swarm"]
-        .iter()
-        .any(|who| void.starts_with(who));
+    // What a part of a run says stands behind the name of the part.
+    let mut reasons = void.split(": ");
+    let is_bottleneck = reasons.any(|reason| {
+        reason.starts_with("the swarm") || reason.starts_with("a process of the swarm")
+    });
     Some(if is_bottleneck { 2 } else { code })
 }
 
@@ -207,8 +209,10 @@ async fn awake_and_parked_sessions_are_told_apart() {
     assert_eq!(status.code(), code_or_void(1, &result), "{result}");
 }
 
-const STORM: [&str; 15] = [
+const STORM: [&str; 17] = [
     "storm",
+    "--for",
+    "1s",
     "--sockets",
     "6",
     "--rate",
@@ -337,6 +341,13 @@ async fn a_loss_in_a_mix_is_found() {
     let (status, result, _) = mix(Fault::Lose).await;
     assert_eq!(result["lost"], 1, "{result}");
     assert_eq!(status.code(), code_or_void(1, &result), "{result}");
+}
+
+#[tokio::test]
+async fn a_part_that_is_too_late_for_the_others_is_void() {
+    let late = [&PUSH[..], &["--part", "1/2", "--start-at", "1000000000"]].concat();
+    let (status, _, _) = swarm(Fault::None, &late).await;
+    assert_eq!(status.code(), Some(2));
 }
 
 #[tokio::test]
