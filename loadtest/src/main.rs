@@ -1,5 +1,5 @@
 //! The swarm: Herald's load tool. It holds sockets in child processes, sends over HTTP, and
-//! accounts for every push.
+//! accounts for every push. Beyond the sockets of this world it simulates sessions.
 
 mod arrivals;
 mod clock;
@@ -48,6 +48,17 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    #[command(flatten)]
+    Networked(Networked),
+    /// Runs the server's own sessions in this process, over streams in memory.
+    Simulate(simulate::SimulateOptions),
+    /// Puts the results of all parts of a run together.
+    Merge(merge::MergeOptions),
+}
+
+/// The commands that put load on a server.
+#[derive(Subcommand)]
+enum Networked {
     /// Connects many sockets, lets them be, and weighs the server.
     Hold(hold::HoldOptions),
     /// Sends at a steady rate to connected devices and accounts for every push.
@@ -60,25 +71,21 @@ enum Command {
     Ratio(ratio::RatioOptions),
     /// Compares the latency of pushes to parked and to awake sessions.
     Wake(wake::WakeOptions),
-    /// Runs the server's own sessions in this process, over streams in memory.
-    Simulate(simulate::SimulateOptions),
-    /// Puts the results of all parts of a run together.
-    Merge(merge::MergeOptions),
     /// A child process; takes its orders from standard input.
     #[command(name = fleet::CREW_COMMAND, hide = true)]
     Crew,
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let outcome = match arguments.command {
-        // The server's actors want a runtime of their own kind.
-        Command::Simulate(options) => simulate::run(&options),
-        command => runtime::Builder::new_current_thread()
+    let outcome = match Arguments::parse().command {
+        Command::Networked(command) => runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(anyhow::Error::from)
             .and_then(|runtime| LocalSet::new().block_on(&runtime, run(command))),
+        // The server's actors bring a runtime of their own kind.
+        Command::Simulate(options) => simulate::run(&options),
+        Command::Merge(options) => merge::run(&options),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("swarm: {error:#}");
@@ -86,16 +93,14 @@ fn main() -> ExitCode {
     })
 }
 
-async fn run(command: Command) -> anyhow::Result<ExitCode> {
+async fn run(command: Networked) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Hold(options) => hold::run(options).await,
-        Command::Push(options) => push::run(options).await,
-        Command::Storm(options) => storm::run(options).await,
-        Command::Mix(options) => mix::run(options).await,
-        Command::Simulate(options) => simulate::run(&options),
-        Command::Merge(options) => merge::run(&options),
-        Command::Ratio(options) => ratio::run(options).await,
-        Command::Wake(options) => wake::run(options).await,
-        Command::Crew => crew::run().await.map(|()| ExitCode::SUCCESS),
+        Networked::Hold(options) => hold::run(options).await,
+        Networked::Push(options) => push::run(options).await,
+        Networked::Storm(options) => storm::run(options).await,
+        Networked::Mix(options) => mix::run(options).await,
+        Networked::Ratio(options) => ratio::run(options).await,
+        Networked::Wake(options) => wake::run(options).await,
+        Networked::Crew => crew::run().await.map(|()| ExitCode::SUCCESS),
     }
 }
