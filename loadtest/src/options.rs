@@ -13,6 +13,9 @@ use crate::target::TargetOptions;
 /// microsecond apart.
 const RATE_MAX: f64 = 1_000_000.0;
 
+/// The end of the century: no run waits for longer.
+pub const START_AT_MAX: u64 = 4_102_444_800;
+
 /// Flags of every command that holds sockets.
 #[derive(Debug, Args)]
 pub struct CommonOptions {
@@ -46,7 +49,7 @@ pub struct CommonOptions {
     pub part: Option<Part>,
     /// When everybody is connected, waits until so many seconds after 1970 before it goes on: all
     /// parts then begin at one moment.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=START_AT_MAX))]
     pub start_at: Option<u64>,
     /// Writes the result to this file.
     #[arg(long, value_name = "FILE")]

@@ -17,6 +17,9 @@ const SENDS_PER_DEVICE_MAX: f64 = 10_000.0;
 /// Devices at most.
 const DEVICES_MAX: u64 = 1_000_000;
 
+/// Bursts of one kind at most: each has connections of its own.
+const BURSTS_MAX: u32 = 1_000;
+
 /// What the file says.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -161,6 +164,11 @@ impl Scenario {
         for burst in &scenario.bursts {
             ensure!(!burst.every.is_zero(), "bursts: every is above 0");
             ensure!(burst.devices > 0, "bursts: devices is above 0");
+            let moments = burst.moments(scenario.duration).count();
+            ensure!(
+                u32::try_from(moments).is_ok_and(|moments| moments <= BURSTS_MAX),
+                "bursts: more than {BURSTS_MAX} of one kind"
+            );
         }
         let most = scenario.sends_to_one();
         ensure!(
@@ -219,7 +227,8 @@ impl Burst {
     /// When each of them is, from the beginning of a run that is so long.
     pub fn moments(&self, duration: Duration) -> impl Iterator<Item = Duration> {
         let (after, every) = (self.after, self.every);
-        (0_u32..)
+        // One more than there may be is enough to see that there are too many.
+        (0..=BURSTS_MAX)
             .map(move |number| after + every * number)
             .take_while(move |at| *at < duration)
     }
@@ -308,6 +317,10 @@ mod tests {
             (
                 "[[bursts]]\nafter = \"0s\"\nevery = \"1s\"\nsends = 9000\ndevices = 1",
                 "kept",
+            ),
+            (
+                "[[bursts]]\nafter = \"0s\"\nevery = \"1ms\"\nsends = 1\ndevices = 1",
+                "one kind",
             ),
         ] {
             let wrong = Scenario::parse(&format!("{PLAIN}{more}\n")).expect_err(more);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::run::{Next, Run, Stream};
-use crate::options::{CommonOptions, parse_duration};
+use crate::options::{CommonOptions, START_AT_MAX, parse_duration};
 use crate::pacing::Schedule;
 use crate::part::Part;
 use crate::report::RunResult;
@@ -39,7 +39,7 @@ pub struct MixOptions {
     #[arg(long, value_name = "PART/PARTS")]
     part: Option<Part>,
     /// When everybody is connected, waits until so many seconds after 1970 before it sends.
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=START_AT_MAX))]
     start_at: Option<u64>,
     /// Writes the result to this file.
     #[arg(long, value_name = "FILE")]
