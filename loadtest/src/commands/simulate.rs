@@ -113,12 +113,12 @@ fn judge(plan: &Plan, outcome: &Outcome) -> RunResult {
         duplicated: Some(outcome.arrivals.duplicated),
         out_of_order: Some(outcome.arrivals.out_of_order),
         redelivered: Some(outcome.arrivals.redelivered),
-        server_rss_bytes: Some(outcome.rss_max),
+        server_rss_bytes: Some(outcome.rss_at_end),
         server_rss_per_socket: per_session(outcome),
         server_rss_points: Some(vec![
             (0, outcome.rss_before),
             (outcome.welcomed, outcome.rss_at_rest),
-            (outcome.welcomed, outcome.rss_max),
+            (outcome.welcomed, outcome.rss_at_end),
         ]),
         swarm_lag_ms_p99: outcome.sends.lag.percentiles().map(|lag| lag.p99),
         swarm_cpu_share: Some(outcome.cpu_share),
@@ -130,12 +130,12 @@ fn judge(plan: &Plan, outcome: &Outcome) -> RunResult {
     };
     let none = Latencies::new();
     result.set_latencies([&outcome.sends.latency, &outcome.delivery, &none, &none]);
-    judge_result(&mut result, plan);
+    judge_result(&mut result, plan, outcome.rss_max);
     result
 }
 
 /// Whether the figures mean anything, and whether they are what was wanted.
-fn judge_result(result: &mut RunResult, plan: &Plan) {
+fn judge_result(result: &mut RunResult, plan: &Plan, rss_max: u64) {
     let lag_ms = result.swarm_lag_ms_p99.unwrap_or_default();
     result.void_if(lag_ms > LAG_MS_MAX, || {
         format!("the swarm did not keep its schedule: it was {lag_ms} ms late")
@@ -144,11 +144,10 @@ fn judge_result(result: &mut RunResult, plan: &Plan) {
     result.void_if(share > CPU_SHARE_MAX, || {
         format!("the senders used {share:.2} of a processor")
     });
-    let (welcomed, rss) = (result.sockets_ok, result.server_rss_bytes);
-    result.miss_if(rss > Some(plan.memory_max), || {
-        format!("{} bytes were not enough", plan.memory_max)
+    result.miss_if(rss_max > plan.memory_max, || {
+        format!("{rss_max} bytes of memory, {} allowed", plan.memory_max)
     });
-    result.miss_if(welcomed < Some(plan.sessions), || {
+    result.miss_if(result.sockets_ok < Some(plan.sessions), || {
         "not all sessions were welcomed".to_owned()
     });
     let failed = result.refused.unwrap_or_default() + result.unknown.unwrap_or_default();
@@ -171,4 +170,38 @@ fn per_second(number: u64, took: Duration) -> Option<f64> {
 fn per_session(outcome: &Outcome) -> Option<f64> {
     let bytes = outcome.rss_at_rest.saturating_sub(outcome.rss_before);
     (outcome.welcomed > 0).then(|| bytes as f64 / outcome.welcomed as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_sessions_and_sends_are_aims() {
+        let plan = Plan {
+            sessions: 10,
+            awake_share: 0.0,
+            workers: 1,
+            park_after: Duration::ZERO,
+            pushes: 0,
+            rate: 1.0,
+            payload: 0,
+            memory_max: 1_000,
+            store: None,
+            patience: Duration::ZERO,
+        };
+        let judged = |welcomed, refused, rss_max| {
+            let mut result = RunResult {
+                sockets_ok: Some(welcomed),
+                refused: Some(refused),
+                ..RunResult::default()
+            };
+            judge_result(&mut result, &plan, rss_max);
+            result.missed.unwrap_or_default()
+        };
+        assert_eq!(judged(10, 0, 1_000), "");
+        assert!(judged(10, 0, 1_001).contains("1001 bytes"));
+        assert!(judged(9, 0, 1_000).contains("not all sessions"));
+        assert!(judged(10, 1, 1_000).contains("1 sends failed"));
+    }
 }

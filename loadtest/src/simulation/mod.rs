@@ -32,7 +32,7 @@ use tokio::time::{Instant, sleep};
 use crate::arrivals::{ArrivalCounts, SendSet};
 use crate::clock::{monotonic_ns, thread_cpu_ns};
 use crate::latency::Latencies;
-use crate::memory::resident_bytes;
+use crate::memory::{peak_bytes, resident_bytes};
 use crate::pacing::Schedule;
 use crate::progress::Stage;
 use crate::sender::SendTally;
@@ -93,9 +93,10 @@ pub struct Outcome {
     pub acked: u64,
     /// From intended send to arrival.
     pub delivery: Latencies,
-    /// Resident memory before the first session, with all of them at rest, and at most.
+    /// Resident memory before the first session, with all of them at rest, at the end, and at most.
     pub rss_before: u64,
     pub rss_at_rest: u64,
+    pub rss_at_end: u64,
     pub rss_max: u64,
     /// What a device was told that no device should be told.
     pub fault: Option<String>,
@@ -148,7 +149,7 @@ async fn simulate(plan: &Plan) -> anyhow::Result<Outcome> {
     let used = Duration::from_nanos(thread_cpu_ns() - cpu_before);
     drain(plan, &workers, sends.ledger.accepted()).await;
     stage.end(sends.ledger.sent(), "");
-    let rss_max = rss_at_rest.max(resident_bytes());
+    let (rss_at_end, rss_max) = (resident_bytes(), peak_bytes());
     let acked = sum(&workers, |counts| &counts.acked);
     let mut outcome = Outcome {
         welcomed,
@@ -163,6 +164,7 @@ async fn simulate(plan: &Plan) -> anyhow::Result<Outcome> {
         delivery: Latencies::new(),
         rss_before,
         rss_at_rest,
+        rss_at_end,
         rss_max,
         fault: None,
     };
