@@ -186,7 +186,9 @@ impl Running {
     }
 }
 
-fn node_settings(config: &Config) -> NodeSettings {
+/// What actors need of all settings.
+#[must_use]
+pub fn node_settings(config: &Config) -> NodeSettings {
     let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     NodeSettings {
         workers: if config.http.workers == 0 {

@@ -73,6 +73,8 @@ pub struct Place {
     latest: u64,
     /// Largest syn on any connection.
     shown: u64,
+    /// Largest syn that the device has acknowledged.
+    acked: u64,
     /// `min_syn` of this connection's hello, less one.
     acked_at_hello: u64,
     /// Largest syn on earlier connections.
@@ -83,9 +85,25 @@ impl Place {
     /// A new connection begins; returns its `min_syn`.
     pub fn reconnect(&mut self) -> u64 {
         self.shown_earlier = self.shown;
-        self.acked_at_hello = self.shown;
+        self.acked_at_hello = self.acked;
         self.latest = 0;
-        self.shown + 1
+        self.acked + 1
+    }
+
+    /// The device acknowledges everything that it was shown; returns up to where.
+    pub fn acknowledge(&mut self) -> u64 {
+        self.acked = self.shown;
+        self.acked
+    }
+
+    /// Largest syn that the device was ever shown.
+    pub fn shown(&self) -> u64 {
+        self.shown
+    }
+
+    /// Whether the device was shown something that it has not acknowledged.
+    pub fn owes(&self) -> bool {
+        self.acked < self.shown
     }
 }
 
@@ -98,6 +116,8 @@ pub struct ArrivalCounts {
     pub duplicated: u64,
     /// Arrivals under a syn not above its forerunners.
     pub out_of_order: u64,
+    /// Arrivals that had arrived before and were not acknowledged: at-least-once wants them.
+    pub redelivered: u64,
 }
 
 impl ArrivalCounts {
@@ -106,6 +126,7 @@ impl ArrivalCounts {
         self.delivered += other.delivered;
         self.duplicated += other.duplicated;
         self.out_of_order += other.out_of_order;
+        self.redelivered += other.redelivered;
     }
 }
 
@@ -119,19 +140,20 @@ pub struct Arrivals {
 impl Arrivals {
     /// Send number `send` came to the token at `place` under `syn`.
     ///
-    /// Every arrival is acknowledged at once and every hello names what was shown, so nothing may
-    /// come twice on one connection, nor come again under a syn that its hello acknowledged. The
-    /// same send under a *higher* syn than all shown ones is excused: the server may have had to
-    /// repeat it.
+    /// Nothing may come twice on one connection, nor again once it was acknowledged when the
+    /// connection began. What is new may not come under a syn below one that was shown. The same
+    /// send under a *higher* syn than all shown ones is excused: the server may have had to repeat
+    /// it. And what was shown but not acknowledged has to come again on the next connection.
     pub fn arrive(&mut self, place: &mut Place, send: u64, syn: u64) {
         let is_new = self.seen.insert(send);
-        if is_new {
-            self.counts.delivered += 1;
-        }
+        let counts = &mut self.counts;
+        counts.delivered += u64::from(is_new);
         if syn == place.latest || (!is_new && syn <= place.acked_at_hello) {
-            self.counts.duplicated += 1;
-        } else if syn < place.latest || syn <= place.shown_earlier {
-            self.counts.out_of_order += 1;
+            counts.duplicated += 1;
+        } else if syn < place.latest || (is_new && syn <= place.shown_earlier) {
+            counts.out_of_order += 1;
+        } else if !is_new {
+            counts.redelivered += 1;
         }
         place.latest = place.latest.max(syn);
         place.shown = place.shown.max(syn);
@@ -164,6 +186,9 @@ mod tests {
         arrivals.arrive(&mut place, 10, 1);
         arrivals.arrive(&mut place, 7, 2);
         arrivals.arrive(&mut place, 8, 50);
+        assert!(place.owes());
+        assert_eq!(place.acknowledge(), 50);
+        assert!(!place.owes());
         assert_eq!(place.reconnect(), 51);
         arrivals.arrive(&mut place, 11, 51);
         assert_eq!(counts(&arrivals), (4, 0, 0));
@@ -178,6 +203,7 @@ mod tests {
         assert_eq!(counts(&arrivals), (1, 1, 0));
         arrivals.arrive(&mut place, 2, 4);
         assert_eq!(counts(&arrivals), (2, 1, 1));
+        place.acknowledge();
         place.reconnect();
         arrivals.arrive(&mut place, 1, 5);
         assert_eq!(counts(&arrivals), (2, 2, 1));
@@ -192,6 +218,28 @@ mod tests {
         arrivals.arrive(&mut place, 1, 5);
         arrivals.arrive(&mut place, 1, 6);
         assert_eq!(counts(&arrivals), (1, 0, 0));
+        assert_eq!(arrivals.counts().redelivered, 1);
+    }
+
+    #[test]
+    fn what_was_not_acknowledged_comes_again_and_nothing_new_comes_below_it() {
+        let (mut arrivals, mut place) = (Arrivals::default(), Place::default());
+        place.reconnect();
+        arrivals.arrive(&mut place, 1, 1);
+        place.acknowledge();
+        arrivals.arrive(&mut place, 2, 2);
+        arrivals.arrive(&mut place, 3, 4);
+        assert_eq!(place.reconnect(), 2);
+        arrivals.arrive(&mut place, 2, 2);
+        assert_eq!(counts(&arrivals), (3, 0, 0));
+        assert_eq!(arrivals.counts().redelivered, 1);
+        arrivals.arrive(&mut place, 9, 3);
+        assert_eq!(counts(&arrivals), (4, 0, 1), "a hole was filled late");
+        arrivals.arrive(&mut place, 3, 4);
+        assert_eq!(arrivals.counts().redelivered, 2);
+        place.reconnect();
+        arrivals.arrive(&mut place, 1, 1);
+        assert_eq!(counts(&arrivals), (4, 1, 1));
     }
 
     #[test]

@@ -1,52 +1,31 @@
 //! The child processes of the swarm, seen from the parent.
 
-use std::net::Ipv4Addr;
-use std::process::Stdio;
+mod member;
+
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
-use rustix::process::{Resource, getrlimit, setrlimit};
-use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use anyhow::{Context as _, bail};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use crate::arrivals::{ArrivalCounts, SendSet};
+use crate::arrivals::SendSet;
 use crate::clock::cpu_ns;
+use crate::habit::Habit;
 use crate::latency::Latencies;
+use crate::memory::resident_bytes;
 use crate::pipe::{Order, Progress, Report};
 use crate::target::Target;
+pub use member::children_for;
+use member::{Member, listen, sources};
 
 /// The hidden subcommand that makes a process a child.
 pub const CREW_COMMAND: &str = "crew";
-
-/// Sockets that one child holds at most: with so many, its one thread still has time to spare.
-const SOCKETS_PER_CHILD: u64 = 10_000;
-
-/// Files that a child needs beside its sockets.
-const FILES_SPARE: u64 = 200;
-
-/// Source addresses of each child. One address has about 28,000 ports for connections.
-const SOURCES_PER_CHILD: u8 = 4;
-
-/// The first source address is 127.0.0.2; 127.0.0.1 is left to everyone else.
-const FIRST_SOURCE: u8 = 2;
-
-/// Children at most, by the addresses of 127.0.0.x.
-const CHILDREN_MAX: u64 = 60;
 
 /// Reports that wait to be read.
 const REPORTS_MAX: usize = 64;
 
 /// Collecting may take this long.
 const COLLECT_TIMEOUT: Duration = Duration::from_secs(60);
-
-struct Member {
-    orders: ChildStdin,
-    progress: Progress,
-    /// Killed when it is dropped; before that it ends because its standard input does.
-    _process: Child,
-}
 
 /// All children, and the latest they said.
 pub struct Fleet {
@@ -73,30 +52,12 @@ pub struct Collected {
     pub seen: SendSet,
     /// From intended send to arrival.
     pub delivery: Latencies,
-}
-
-/// How many children are needed for so many sockets.
-///
-/// # Errors
-/// When this machine allows fewer.
-pub fn children_for(sockets: u64) -> anyhow::Result<usize> {
-    let per_child = files_allowed()?
-        .saturating_sub(FILES_SPARE)
-        .clamp(1, SOCKETS_PER_CHILD);
-    let children = sockets.div_ceil(per_child).max(1);
-    ensure!(
-        children <= CHILDREN_MAX,
-        "{sockets} sockets need {children} processes; {CHILDREN_MAX} is the most"
-    );
-    Ok(usize::try_from(children)?)
-}
-
-/// Raises the limit of open files as far as it goes; children inherit it.
-fn files_allowed() -> anyhow::Result<u64> {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    setrlimit(Resource::Nofile, limit).context("cannot raise the limit of open files")?;
-    Ok(limit.current.unwrap_or(u64::MAX))
+    /// From the cut of a storm to the welcome.
+    pub storm_back: Latencies,
+    /// From the cut of a storm to having seen everything.
+    pub storm_caught_up: Latencies,
+    /// How late the children were when they wanted to run.
+    pub lag: Latencies,
 }
 
 impl Fleet {
@@ -111,7 +72,7 @@ impl Fleet {
             reports,
         };
         for index in 0..children {
-            let (mut member, output) = launch()?;
+            let (mut member, output) = Member::launch()?;
             tokio::spawn(listen(index, output, sender.clone()));
             let begin = Order::Begin {
                 target: target.clone(),
@@ -123,8 +84,8 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Opens `count` more sockets, spread evenly, `per_second` of them a second in all.
-    /// `on_progress` hears how many are open.
+    /// Opens `count` more sockets, spread evenly, `per_second` of them a second in all, for devices
+    /// with this habit. `on_progress` hears how many are open.
     ///
     /// # Errors
     /// When a child is lost. Sockets that cannot be opened are no error here.
@@ -132,6 +93,7 @@ impl Fleet {
         &mut self,
         count: u64,
         per_second: f64,
+        habit: Habit,
         mut on_progress: impl FnMut(u64),
     ) -> anyhow::Result<Opened> {
         let children = u32::try_from(self.members.len())?;
@@ -141,6 +103,7 @@ impl Fleet {
             let order = Order::Open {
                 count: u32::try_from(share)?,
                 per_second: per_second / f64::from(children),
+                habit,
             };
             member.order(&order).await?;
         }
@@ -158,7 +121,7 @@ impl Fleet {
                     opened.reason = opened.reason.or(reason);
                     opened.connecting_ns = opened.connecting_ns.max(connecting_ns);
                 }
-                _ => on_progress(self.open_sockets()),
+                _ => on_progress(self.total().open),
             }
         }
         Ok(opened)
@@ -187,63 +150,73 @@ impl Fleet {
     /// # Errors
     /// When a child is lost, or takes too long.
     pub async fn collect(&mut self) -> anyhow::Result<Collected> {
-        for member in &mut self.members {
-            member.order(&Order::Collect).await?;
-        }
+        self.order_all(&Order::Collect).await?;
         let deadline = Instant::now() + COLLECT_TIMEOUT;
         let mut missing = self.members.len();
         let mut collected = Collected {
             seen: SendSet::default(),
             delivery: Latencies::new(),
+            storm_back: Latencies::new(),
+            storm_caught_up: Latencies::new(),
+            lag: Latencies::new(),
         };
         while missing > 0 {
             let heard = timeout_at(deadline, self.hear()).await;
             let heard = heard.context("a swarm process does not answer")??;
-            if let Some(Report::Collected { seen, delivery, .. }) = heard {
+            if let Some(Report::Collected {
+                seen,
+                delivery,
+                storm_back,
+                storm_caught_up,
+                lag,
+                ..
+            }) = heard
+            {
                 missing -= 1;
                 collected.seen.merge(&SendSet::from_text(&seen)?);
                 collected.delivery.merge(&delivery);
+                collected.storm_back.merge(&storm_back);
+                collected.storm_caught_up.merge(&storm_caught_up);
+                collected.lag.merge(&lag);
             }
         }
         Ok(collected)
     }
 
-    /// Sockets that are connected now.
-    pub fn open_sockets(&self) -> u64 {
-        self.members.iter().map(|member| member.progress.open).sum()
-    }
-
-    /// What has arrived.
-    pub fn arrivals(&self) -> ArrivalCounts {
-        let mut counts = ArrivalCounts::default();
-        for member in &self.members {
-            counts.add(member.progress.arrivals);
+    /// Tells every child to do something.
+    ///
+    /// # Errors
+    /// When one of them is gone.
+    pub async fn order_all(&mut self, order: &Order) -> anyhow::Result<()> {
+        for member in &mut self.members {
+            member.order(order).await?;
         }
-        counts
+        Ok(())
     }
 
-    /// Arrivals that have been acknowledged.
-    pub fn acked(&self) -> u64 {
-        self.members
-            .iter()
-            .map(|member| member.progress.acked)
-            .sum()
+    /// How all children together are doing.
+    pub fn total(&self) -> Progress {
+        let mut total = Progress::default();
+        for member in &self.members {
+            total.add(&member.progress);
+        }
+        total
     }
 
-    /// Connections lost so far.
-    pub fn disconnects(&self) -> u64 {
-        let lost = self
-            .members
-            .iter()
-            .map(|member| member.progress.disconnects);
-        lost.sum()
+    /// Whether every child has said something.
+    pub fn has_heard_all(&self) -> bool {
+        let mut children = self.members.iter();
+        children.all(|member| member.progress.rss_bytes > 0)
     }
 
-    /// Why one of them was lost.
-    pub fn disconnect_reason(&self) -> Option<&str> {
-        self.members
-            .iter()
-            .find_map(|member| member.progress.disconnect_reason.as_deref())
+    /// Whether every child has heard that everybody is to be good.
+    pub fn is_calm(&self) -> bool {
+        self.members.iter().all(|member| member.progress.calm)
+    }
+
+    /// Resident memory of every process of the swarm together.
+    pub fn rss_bytes(&self) -> u64 {
+        resident_bytes() + self.total().rss_bytes
     }
 
     /// Processor time of every process of the swarm, this one first.
@@ -266,80 +239,5 @@ impl Fleet {
             member.progress = progress.clone();
         }
         Ok(matches!(report, Report::Collected { .. }).then_some(report))
-    }
-}
-
-impl Member {
-    async fn order(&mut self, order: &Order) -> anyhow::Result<()> {
-        let mut line = serde_json::to_vec(order)?;
-        line.push(b'\n');
-        let written = self.orders.write_all(&line).await;
-        written.context("a swarm process does not listen")
-    }
-}
-
-fn launch() -> anyhow::Result<(Member, ChildStdout)> {
-    let program = std::env::current_exe().context("cannot find this program")?;
-    let mut process = Command::new(program)
-        .arg(CREW_COMMAND)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .context("cannot start a swarm process")?;
-    let (Some(orders), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
-        bail!("a swarm process has no pipes");
-    };
-    let member = Member {
-        orders,
-        progress: Progress::default(),
-        _process: process,
-    };
-    Ok((member, output))
-}
-
-/// Hands every report of one child on, and an error when there are no more.
-async fn listen(
-    index: usize,
-    output: ChildStdout,
-    reports: mpsc::Sender<(usize, anyhow::Result<Report>)>,
-) {
-    let mut lines = BufReader::new(output).lines();
-    loop {
-        let report = match lines.next_line().await {
-            Ok(Some(line)) => serde_json::from_str(&line).context("a report cannot be read"),
-            Ok(None) => Err(anyhow::anyhow!("swarm process {index} has ended")),
-            Err(error) => Err(error).context("the pipe of a swarm process broke"),
-        };
-        let is_last = report.is_err();
-        if reports.send((index, report)).await.is_err() || is_last {
-            return;
-        }
-    }
-}
-
-/// Addresses of this machine for one child to connect from; only for a server on this machine.
-fn sources(target: &Target, index: usize) -> Vec<Ipv4Addr> {
-    if !(target.server.is_ipv4() && target.server.ip().is_loopback()) {
-        return Vec::new();
-    }
-    let first = u8::try_from(index)
-        .unwrap_or(0)
-        .saturating_mul(SOURCES_PER_CHILD)
-        .saturating_add(FIRST_SOURCE);
-    (0..SOURCES_PER_CHILD)
-        .map(|step| Ipv4Addr::new(127, 0, 0, first.saturating_add(step)))
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn children_come_with_the_sockets() {
-        assert_eq!(children_for(0).expect("fits"), 1);
-        assert!(children_for(16_000).expect("fits") >= 2);
-        assert!(children_for(100_000_000).is_err());
     }
 }

@@ -67,6 +67,11 @@ impl Latencies {
         )
     }
 
+    /// How many were counted.
+    pub fn len(&self) -> u64 {
+        self.0.len()
+    }
+
     /// The figures to report; `None` when nothing was counted.
     pub fn percentiles(&self) -> Option<Percentiles> {
         if self.0.is_empty() {

@@ -6,11 +6,15 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::fleet::children_for;
+use crate::part::Part;
 use crate::target::TargetOptions;
 
 /// Sends and connects a second at most: beyond it the schedule's times are less than a
 /// microsecond apart.
 const RATE_MAX: f64 = 1_000_000.0;
+
+/// The end of the century: no run waits for longer.
+pub const START_AT_MAX: u64 = 4_102_444_800;
 
 /// Flags of every command that holds sockets.
 #[derive(Debug, Args)]
@@ -39,12 +43,39 @@ pub struct CommonOptions {
     /// Child processes to spread the sockets over; as many as are needed if left out.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=60))]
     pub processes: Option<u16>,
+    /// Takes this part of the sockets and sends, such as 2/5: one machine of five. The results are
+    /// put together by `swarm merge`.
+    #[arg(long, value_name = "PART/PARTS")]
+    pub part: Option<Part>,
+    /// When everybody is connected, waits until so many seconds after 1970 before it goes on: all
+    /// parts then begin at one moment.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=START_AT_MAX))]
+    pub start_at: Option<u64>,
     /// Writes the result to this file.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
 }
 
 impl CommonOptions {
+    /// What of all this is for this machine.
+    #[must_use]
+    pub fn of_this_part(mut self) -> Self {
+        self.sockets = self.share(self.sockets);
+        self.connect_rate = self.share_of_rate(self.connect_rate);
+        self
+    }
+
+    /// This machine's share of `total`.
+    pub fn share(&self, total: u64) -> u64 {
+        self.part.map_or(total, |part| part.share(total))
+    }
+
+    /// This machine's share of so many things a second.
+    pub fn share_of_rate(&self, per_second: f64) -> f64 {
+        self.part
+            .map_or(per_second, |part| part.share_of_rate(per_second))
+    }
+
     /// Child processes to start.
     ///
     /// # Errors
@@ -85,6 +116,14 @@ pub fn parse_share(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Reads a share from 0 to 1.
+pub fn parse_share_or_none(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err(format!("{text:?} is no share from 0 to 1")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,5 +141,7 @@ mod tests {
             assert!(parse_rate(text).is_err(), "accepted: {text:?}");
         }
         assert!(parse_share("1").is_ok() && parse_share("1.1").is_err());
+        assert!(parse_share("0").is_err() && parse_share_or_none("0").is_ok());
+        assert!(parse_share_or_none("-0.1").is_err() && parse_share_or_none("NaN").is_err());
     }
 }

@@ -5,24 +5,29 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::latency::Percentiles;
+use crate::latency::{Latencies, LatencyCounts, Percentiles};
 
 /// All was well.
 const EXIT_WELL: u8 = 0;
-/// A promise was broken.
+/// A promise was broken, or an aim was missed.
 const EXIT_BROKEN: u8 = 1;
 /// The run says nothing about the server's promises.
 const EXIT_VOID: u8 = 2;
 
 /// A result. Times are in milliseconds, memory in bytes; what does not apply is null.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RunResult {
     /// Which command this is the result of.
-    pub command: &'static str,
+    pub command: String,
+    /// Which part of how many this is the result of, such as `2/5`.
+    pub part: Option<String>,
     /// Why the figures mean nothing, if they do not.
     pub void: Option<String>,
+    /// Which aim of the command was missed, if one was.
+    pub missed: Option<String>,
     /// Sockets the run was to have.
     pub sockets_asked: Option<u64>,
     /// Sockets that were up at the end.
@@ -51,6 +56,12 @@ pub struct RunResult {
     pub out_of_order: Option<u64>,
     /// Refused, and arrived all the same.
     pub invented: Option<u64>,
+    /// Arrived again as at-least-once wants it: what was shown and not acknowledged.
+    pub redelivered: Option<u64>,
+    /// Times that a device left of its own will (`mix`).
+    pub departures: Option<u64>,
+    /// Polls that were answered (`mix`).
+    pub polls: Option<u64>,
     /// Accepted sends in a second.
     pub accepted_per_s: Option<f64>,
     /// From the intended time of a send to its answer.
@@ -94,15 +105,77 @@ pub struct RunResult {
     /// Latency of sends to single tokens before it; `send_ms_…` is beside it (`topic`).
     pub alone_send_ms_p50: Option<f64>,
     pub alone_send_ms_p99: Option<f64>,
+    /// Connections that were cut at once (`storm`).
+    pub storm_cut: Option<u64>,
+    /// Attempts to come back that failed (`storm`).
+    pub storm_failed_returns: Option<u64>,
+    /// From the cut to the welcome of each device, its own jitter included (`storm`).
+    pub storm_back_ms_p50: Option<f64>,
+    pub storm_back_ms_p99: Option<f64>,
+    pub storm_back_ms_max: Option<f64>,
+    /// From the cut until a device had seen all that its welcome spoke of (`storm`).
+    pub storm_caught_up_ms_p50: Option<f64>,
+    pub storm_caught_up_ms_p99: Option<f64>,
+    pub storm_caught_up_ms_max: Option<f64>,
+    /// Sessions that were parked before the first send (`simulate`).
+    pub sessions_parked: Option<u64>,
+    /// Sessions that were awake then (`simulate`).
+    pub sessions_awake: Option<u64>,
     /// How late the swarm was with its own sends, 99 of 100.
     pub swarm_lag_ms_p99: Option<f64>,
+    /// How late the processes that hold devices were when they wanted to run, 99 of 100.
+    pub crew_lag_ms_p99: Option<f64>,
     /// Share of one processor that the busiest process of the swarm used.
     pub swarm_cpu_share: Option<f64>,
+    /// Resident memory of all processes of the swarm at the end.
+    pub swarm_rss_bytes: Option<u64>,
+    /// What each device that connected added to it.
+    pub swarm_rss_per_socket: Option<f64>,
     /// What the first send that was not accepted was told, or why a socket was lost.
     pub first_trouble: Option<String>,
+    /// Every latency that was counted, so that parts can be merged; only in the result of a part.
+    pub histograms: Option<Histograms>,
+}
+
+/// All latencies of a run.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Histograms {
+    /// Of sends.
+    pub send: LatencyCounts,
+    /// Of deliveries.
+    pub delivery: LatencyCounts,
+    /// From the cut to the welcome.
+    pub storm_back: LatencyCounts,
+    /// From the cut to having caught up.
+    pub storm_caught_up: LatencyCounts,
+}
+
+impl Histograms {
+    /// All of them, to be merged.
+    pub fn each(&self) -> [&LatencyCounts; 4] {
+        [
+            &self.send,
+            &self.delivery,
+            &self.storm_back,
+            &self.storm_caught_up,
+        ]
+    }
 }
 
 impl RunResult {
+    /// Fills in all latencies: of sends, of deliveries, of coming back and of catching up.
+    pub fn set_latencies(&mut self, each: [&Latencies; 4]) {
+        let [send, delivery, back, caught_up] = each.map(Latencies::percentiles);
+        self.set_send_latency(send);
+        self.set_delivery_latency(delivery);
+        self.storm_back_ms_p50 = back.map(|ms| ms.p50);
+        self.storm_back_ms_p99 = back.map(|ms| ms.p99);
+        self.storm_back_ms_max = back.map(|ms| ms.max);
+        self.storm_caught_up_ms_p50 = caught_up.map(|ms| ms.p50);
+        self.storm_caught_up_ms_p99 = caught_up.map(|ms| ms.p99);
+        self.storm_caught_up_ms_max = caught_up.map(|ms| ms.max);
+    }
+
     /// Fills in the latencies of sends.
     pub fn set_send_latency(&mut self, percentiles: Option<Percentiles>) {
         self.send_ms_p50 = percentiles.map(|ms| ms.p50);
@@ -113,7 +186,7 @@ impl RunResult {
     }
 
     /// Fills in the latencies of deliveries.
-    pub fn set_delivery_latency(&mut self, percentiles: Option<Percentiles>) {
+    fn set_delivery_latency(&mut self, percentiles: Option<Percentiles>) {
         self.delivery_ms_p50 = percentiles.map(|ms| ms.p50);
         self.delivery_ms_p90 = percentiles.map(|ms| ms.p90);
         self.delivery_ms_p99 = percentiles.map(|ms| ms.p99);
@@ -125,6 +198,13 @@ impl RunResult {
     pub fn void_if(&mut self, is_void: bool, reason: impl FnOnce() -> String) {
         if is_void && self.void.is_none() {
             self.void = Some(reason());
+        }
+    }
+
+    /// Says which aim was missed; the first one stays.
+    pub fn miss_if(&mut self, is_missed: bool, aim: impl FnOnce() -> String) {
+        if is_missed && self.missed.is_none() {
+            self.missed = Some(aim());
         }
     }
 
@@ -144,7 +224,7 @@ impl RunResult {
     fn exit_number(&self) -> u8 {
         if self.void.is_some() {
             EXIT_VOID
-        } else if self.is_broken() {
+        } else if self.is_broken() || self.missed.is_some() {
             EXIT_BROKEN
         } else {
             EXIT_WELL
@@ -157,7 +237,9 @@ impl RunResult {
     /// When the file cannot be written.
     pub fn publish(&self, json: Option<&Path>) -> anyhow::Result<()> {
         if let serde_json::Value::Object(figures) = serde_json::to_value(self)? {
-            for (name, value) in figures.iter().filter(|(_, value)| !value.is_null()) {
+            let shown =
+                |name: &str, value: &serde_json::Value| !value.is_null() && name != "histograms";
+            for (name, value) in figures.iter().filter(|(name, value)| shown(name, value)) {
                 println!("{name:24} {value}");
             }
         }
@@ -180,6 +262,9 @@ mod tests {
         };
         assert_eq!(result.exit_number(), EXIT_WELL);
         result.duplicated = Some(1);
+        assert_eq!(result.exit_number(), EXIT_BROKEN);
+        result.duplicated = None;
+        result.miss_if(true, || "not all were back in time".into());
         assert_eq!(result.exit_number(), EXIT_BROKEN);
         result.void_if(false, || "not so".into());
         assert_eq!(result.exit_number(), EXIT_BROKEN);

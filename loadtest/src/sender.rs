@@ -33,6 +33,7 @@ pub struct SendTally {
     /// What the first send that was not accepted was told.
     pub first_trouble: Option<String>,
     unreachable: u32,
+    finished: bool,
 }
 
 impl Letter {
@@ -88,15 +89,26 @@ impl SendTally {
             lag: Latencies::new(),
             first_trouble: None,
             unreachable: 0,
+            finished: false,
         }
     }
 
     /// Whether there is no server left to send to.
-    pub fn is_hopeless(&self) -> bool {
+    fn is_hopeless(&self) -> bool {
         self.unreachable >= UNREACHABLE_MAX
     }
 
-    fn settle(&mut self, number: u64, outcome: Outcome, trouble: Option<String>) {
+    /// From now on no send begins.
+    pub fn finish(&mut self) {
+        self.finished = true;
+    }
+
+    fn is_over(&self) -> bool {
+        self.finished || self.is_hopeless()
+    }
+
+    /// Send `number` is over; `trouble` says what its sender was told instead of a yes.
+    pub fn settle(&mut self, number: u64, outcome: Outcome, trouble: Option<String>) {
         self.ledger.settle(number, outcome);
         if self.first_trouble.is_none() {
             self.first_trouble = trouble;
@@ -146,7 +158,7 @@ async fn pace(
 ) -> anyhow::Result<()> {
     let timer = PreciseTimer::new().context("cannot make a timer")?;
     let mut released = 0;
-    while released < schedule.total() && !tally.borrow().is_hopeless() {
+    while released < schedule.total() && !tally.borrow().is_over() {
         let now_ns = monotonic_ns();
         let due = schedule.due(now_ns);
         if due > released {
@@ -181,7 +193,7 @@ impl Run<'_> {
         loop {
             permits.acquire().await?.forget();
             let index = self.next.get();
-            if index >= self.schedule.total() || self.tally.borrow().is_hopeless() {
+            if index >= self.schedule.total() || self.tally.borrow().is_over() {
                 return Ok(());
             }
             self.next.set(index + 1);

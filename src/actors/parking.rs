@@ -2,7 +2,7 @@
 //! worker's runtime. Only the owning worker touches it.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::event::epoll;
 use tokio::io::unix::AsyncFd;
@@ -33,7 +33,7 @@ impl ParkingLot {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn add(&self, socket: &OwnedFd, session: SessionKey) -> io::Result<()> {
+    pub fn add(&self, socket: BorrowedFd<'_>, session: SessionKey) -> io::Result<()> {
         let data = epoll::EventData::new_u64(session.to_bits());
         let interest =
             epoll::EventFlags::IN | epoll::EventFlags::RDHUP | epoll::EventFlags::ONESHOT;
@@ -44,8 +44,8 @@ impl ParkingLot {
     ///
     /// # Errors
     /// When the socket is not in the set.
-    pub fn remove(&self, socket: &OwnedFd) -> io::Result<()> {
-        Ok(epoll::delete(self.set.get_ref(), socket.as_fd())?)
+    pub fn remove(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(epoll::delete(self.set.get_ref(), socket)?)
     }
 
     /// Waits for sockets to have something to say.
@@ -91,6 +91,7 @@ fn watch(set: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::os::fd::AsFd as _;
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -100,7 +101,8 @@ mod tests {
         let lot = ParkingLot::new().expect("a set");
         let (mut peer, parked) = UnixStream::pair().expect("a pair");
         let parked = OwnedFd::from(parked);
-        lot.add(&parked, SessionKey::from_bits(7)).expect("added");
+        lot.add(parked.as_fd(), SessionKey::from_bits(7))
+            .expect("added");
         peer.write_all(b"x").expect("written");
         assert_eq!(
             lot.readable().await.expect("events"),
@@ -108,7 +110,8 @@ mod tests {
         );
         let (mut other_peer, other) = UnixStream::pair().expect("a pair");
         let other = OwnedFd::from(other);
-        lot.add(&other, SessionKey::from_bits(8)).expect("added");
+        lot.add(other.as_fd(), SessionKey::from_bits(8))
+            .expect("added");
         other_peer.write_all(b"x").expect("written");
         let named = lot.readable().await.expect("events");
         assert_eq!(
@@ -116,7 +119,7 @@ mod tests {
             [SessionKey::from_bits(8)],
             "the first one has fired already"
         );
-        lot.remove(&parked).expect("removed");
+        lot.remove(parked.as_fd()).expect("removed");
     }
 
     #[actix_web::test]
@@ -124,7 +127,8 @@ mod tests {
         let lot = ParkingLot::new().expect("a set");
         let (peer, parked) = UnixStream::pair().expect("a pair");
         let parked = OwnedFd::from(parked);
-        lot.add(&parked, SessionKey::from_bits(9)).expect("added");
+        lot.add(parked.as_fd(), SessionKey::from_bits(9))
+            .expect("added");
         drop(peer);
         assert_eq!(
             lot.readable().await.expect("events"),

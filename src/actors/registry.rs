@@ -9,7 +9,6 @@
 //! something happens.
 
 use std::cell::{Cell, RefCell};
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -37,9 +36,8 @@ pub struct Line<S: DeviceStream> {
 }
 
 /// A parked session: all that is left of it.
-#[derive(Debug)]
-pub struct Parked {
-    socket: OwnedFd,
+pub struct Parked<S: DeviceStream> {
+    socket: S::Parked,
     last_heard_ms: u64,
     conversation: Conversation,
 }
@@ -48,7 +46,7 @@ enum State<S: DeviceStream> {
     /// Only while its actor is being started or stopped.
     Moving,
     Awake(Line<S>),
-    Parked(Parked),
+    Parked(Parked<S>),
 }
 
 struct Seat<S: DeviceStream> {
@@ -163,11 +161,12 @@ impl<S: DeviceStream> Sessions<S> {
     pub fn park(
         &self,
         key: SessionKey,
-        socket: OwnedFd,
+        socket: S::Parked,
         last_heard_ms: u64,
         conversation: Conversation,
     ) {
-        if let Err(error) = self.lot.add(&socket, key) {
+        let watched = S::descriptor(&socket).map(|descriptor| self.lot.add(descriptor, key));
+        if let Some(Err(error)) = watched {
             tracing::warn!(%error, "a session could not be parked");
             return self.leave(key, &conversation, &CloseReason::Gone);
         }
@@ -211,7 +210,8 @@ impl<S: DeviceStream> Sessions<S> {
             conversation,
         } = parked;
         // The socket must leave the set before the runtime may watch it again.
-        match self.lot.remove(&socket).and_then(|()| S::wake(socket)) {
+        let left = S::descriptor(&socket).map_or(Ok(()), |descriptor| self.lot.remove(descriptor));
+        match left.and_then(|()| S::wake(socket)) {
             Ok(stream) => {
                 let sessions = Rc::clone(self);
                 let session = Session::new(key, sessions, stream, &[], conversation, last_heard_ms);

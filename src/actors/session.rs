@@ -46,6 +46,7 @@ pub struct Session<S: DeviceStream> {
     last_active_ms: u64,
     closing: Option<Closing>,
     parked: bool,
+    stays: bool,
     /// Wakes the pump; set when it first runs.
     waker: Option<Waker>,
     queued: Rc<Cell<usize>>,
@@ -82,6 +83,7 @@ impl<S: DeviceStream> Session<S> {
             last_active_ms: now,
             closing: None,
             parked: false,
+            stays: false,
             waker: None,
             queued: Rc::default(),
             missed: Rc::default(),
@@ -108,8 +110,11 @@ impl<S: DeviceStream> Session<S> {
         if let Some(closing) = &self.closing {
             next = next.min(closing.since_ms + CLOSE_PATIENCE_MS);
         }
-        // A look for parking also notices a stall that began since the last look.
-        let pace = settings.park_after_ms.min(settings.write_timeout_ms);
+        // A look for parking notices stalls too; whoever cannot park is looked at for those alone.
+        let mut pace = settings.write_timeout_ms;
+        if !self.stays || !self.conversation.is_quiet() {
+            pace = pace.min(settings.park_after_ms);
+        }
         next.min(self.sessions.now_ms() + pace)
     }
 
@@ -304,7 +309,7 @@ impl<S: DeviceStream> Session<S> {
             self.close(CloseReason::SlowReader { retry_ms });
         } else if now >= self.last_active_ms + settings.park_after_ms {
             self.read_wanted(context);
-            if self.park(context) {
+            if !self.stays && self.park(context) {
                 return;
             }
         }
@@ -331,7 +336,7 @@ impl<S: DeviceStream> Session<S> {
                 true
             }
             Ok(None) => {
-                self.last_active_ms = self.sessions.now_ms();
+                self.stays = true;
                 false
             }
             Err(error) => {

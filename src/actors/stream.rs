@@ -1,7 +1,7 @@
 //! The byte streams that sessions run over, and which of them can park.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -12,17 +12,24 @@ use tokio_rustls::server::TlsStream;
 /// What a session needs of its stream. Anything that is read and written will do; only a plain TCP
 /// stream can leave the runtime and come back.
 pub trait DeviceStream: AsyncRead + AsyncWrite + Unpin + Sized + 'static {
+    /// What is left of it while it is parked.
+    type Parked: 'static;
+
     /// Takes the stream off the runtime.
     ///
     /// # Errors
     /// It stays awake, or it broke on the way.
-    fn park(self) -> Result<OwnedFd, NotParked<Self>>;
+    fn park(self) -> Result<Self::Parked, NotParked<Self>>;
+
+    /// Tells by which descriptor it is seen that a parked stream has something to say. `None` for
+    /// one without, such as a simulation's: only the server's own events wake its session.
+    fn descriptor(parked: &Self::Parked) -> Option<BorrowedFd<'_>>;
 
     /// Puts a parked stream back on the runtime of this thread.
     ///
     /// # Errors
     /// When the runtime cannot watch the descriptor.
-    fn wake(parked: OwnedFd) -> io::Result<Self>;
+    fn wake(parked: Self::Parked) -> io::Result<Self>;
 }
 
 /// Why a stream did not leave the runtime.
@@ -44,6 +51,8 @@ pub enum Connection {
 }
 
 impl DeviceStream for Connection {
+    type Parked = OwnedFd;
+
     fn park(self) -> Result<OwnedFd, NotParked<Self>> {
         match self {
             Self::Plain(stream) => stream
@@ -52,6 +61,10 @@ impl DeviceStream for Connection {
                 .map_err(NotParked::Broken),
             Self::Tls(_) => Err(NotParked::Stays(self)),
         }
+    }
+
+    fn descriptor(parked: &OwnedFd) -> Option<BorrowedFd<'_>> {
+        Some(parked.as_fd())
     }
 
     fn wake(parked: OwnedFd) -> io::Result<Self> {

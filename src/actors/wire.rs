@@ -1,7 +1,6 @@
 //! The bytes of one awake session: its stream, and what is half read or half written. Knows frames,
 //! not what they mean.
 
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -139,12 +138,12 @@ impl<S: DeviceStream> Wire<S> {
     ///
     /// # Errors
     /// When the stream is broken.
-    pub fn park(&mut self) -> std::io::Result<Option<OwnedFd>> {
+    pub fn park(&mut self) -> std::io::Result<Option<S::Parked>> {
         let Some(stream) = self.stream.take() else {
             return Ok(None);
         };
         match stream.park() {
-            Ok(socket) => Ok(Some(socket)),
+            Ok(parked) => Ok(Some(parked)),
             Err(NotParked::Stays(stream)) => {
                 self.stream = Some(stream);
                 Ok(None)

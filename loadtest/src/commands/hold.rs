@@ -35,7 +35,9 @@ pub async fn run(options: HoldOptions) -> anyhow::Result<ExitCode> {
     let common = CommonOptions {
         sockets,
         ..options.common
-    };
+    }
+    .of_this_part();
+    let steps: Vec<u64> = steps.into_iter().map(|step| common.share(step)).collect();
     let mut run = Run::begin(&common).await?;
     let outcome = hold(&mut run, &common, &steps, options.settle).await;
     run.operator.clean_up().await;
@@ -75,15 +77,17 @@ async fn hold(
         run.idle("settle", settle).await?;
         points.push((sockets, run.server_rss().await?));
     }
+    run.await_start(options).await?;
     run.idle("hold", options.duration).await?;
     let end_bytes = run.server_rss().await;
-    let mut result = run.finish(held).await?;
-    result.command = "hold";
+    let mut result = run.finish(options, held).await?;
+    result.command = "hold".to_owned();
     if let (Ok(end_bytes), Some(last)) = (end_bytes, points.last_mut()) {
         last.1 = end_bytes;
         result.server_rss_bytes = Some(end_bytes);
     }
-    result.server_rss_per_socket = slope(&points);
+    // A part sees the memory of all sockets, and knows only its own.
+    result.server_rss_per_socket = slope(&points).filter(|_| options.part.is_none());
     result.server_rss_points = Some(points);
     Ok(result)
 }
@@ -94,7 +98,7 @@ async fn hold(
     clippy::cast_precision_loss,
     reason = "no machine has 2^53 bytes of memory"
 )]
-fn slope(points: &[(u64, u64)]) -> Option<f64> {
+pub fn slope(points: &[(u64, u64)]) -> Option<f64> {
     let (last, earlier) = points.split_last()?;
     let first = earlier.get(1).or(earlier.first())?;
     let bytes = last.1 as f64 - first.1 as f64;

@@ -1,8 +1,13 @@
 //! The commands of the swarm, one file each.
 
 pub mod hold;
+pub mod merge;
+pub mod mix;
 pub mod push;
 pub mod ratio;
 mod run;
+pub mod simulate;
+pub mod storm;
 pub mod topic;
+mod verdict;
 pub mod wake;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::run::{Run, count};
+use super::run::Run;
+use super::verdict::count;
 use crate::options::{CommonOptions, parse_rate, parse_share};
 use crate::report::RunResult;
 
@@ -27,6 +28,11 @@ pub struct PushOptions {
 /// # Errors
 /// When the server cannot be reached, or the swarm itself fails.
 pub async fn run(options: PushOptions) -> anyhow::Result<ExitCode> {
+    let options = PushOptions {
+        rate: options.common.share_of_rate(options.rate),
+        common: options.common.of_this_part(),
+        ..options
+    };
     let mut run = Run::begin(&options.common).await?;
     let outcome = push(&mut run, &options).await;
     run.operator.clean_up().await;
@@ -40,14 +46,15 @@ async fn push(run: &mut Run, options: &PushOptions) -> anyhow::Result<RunResult>
     let before = run.server_rss().await?;
     run.open(common.sockets, common.connect_rate).await?;
     let connected = run.server_rss().await?;
+    run.await_start(common).await?;
     let tokens = shared(run.tokens(), options.share);
     let seconds = common.duration.as_secs_f64();
     run.send(common, &tokens, options.rate, whole(options.rate * seconds))
         .await?;
     run.drain(common.drain).await?;
     let rss = run.server_rss().await;
-    let mut result = run.finish(common.sockets).await?;
-    result.command = "push";
+    let mut result = run.finish(common, common.sockets).await?;
+    result.command = "push".to_owned();
     result.server_rss_bytes = rss.ok();
     result.server_rss_points = Some(vec![(0, before), (common.sockets, connected)]);
     let accepted = result

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::run::{CPU_SHARE_MAX, busiest};
+use super::verdict::{CPU_SHARE_MAX, busiest};
 use crate::clock::{cpu_ns, monotonic_ns};
 use crate::http::{Caller, write_request};
 use crate::options::parse_duration;
@@ -163,7 +163,7 @@ async fn take_turn(callers: &mut [Looper<'_>], side: Side, slice: Duration) -> S
 fn judge(measured: Speed, baseline: Speed, share: f64, trouble: Option<String>) -> RunResult {
     let (measured, baseline) = (measured.per_second(), baseline.per_second());
     let mut result = RunResult {
-        command: "ratio",
+        command: "ratio".to_owned(),
         measured_per_s: measured,
         baseline_per_s: baseline,
         ratio: measured

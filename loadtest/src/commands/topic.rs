@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::run::LAG_MS_MAX;
+use super::verdict::LAG_MS_MAX;
 use crate::clock::monotonic_ns;
 use crate::crowd::{Crowd, as_sender};
 use crate::http::Caller;
@@ -103,7 +103,7 @@ async fn measure(
     let (alone, beside) = (alone.into_inner(), beside.into_inner());
     let seconds = watched.took.as_secs_f64();
     let mut result = RunResult {
-        command: "topic",
+        command: "topic".to_owned(),
         sent: Some(beside.ledger.sent()),
         accepted: Some(beside.ledger.accepted()),
         refused: Some(beside.ledger.refused()),

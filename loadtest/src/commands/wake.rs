@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::{Instant, sleep};
 
-use super::run::{CPU_SHARE_MAX, LAG_MS_MAX, busiest};
+use super::verdict::{CPU_SHARE_MAX, LAG_MS_MAX, busiest};
 use crate::clock::{cpu_ns, monotonic_ns};
 use crate::crew::{Crew, open_here};
 use crate::options::parse_duration;
@@ -128,7 +128,7 @@ fn judge(awake: &Crew, parked: &Crew, sends: &SendTally, share: f64) -> RunResul
     let median = |latencies: &crate::latency::Latencies| latencies.percentiles().map(|ms| ms.p50);
     let (awake_ms, parked_ms) = (median(&awake.delivery), median(&parked.delivery));
     let mut result = RunResult {
-        command: "wake",
+        command: "wake".to_owned(),
         sockets_asked: Some(u64::from(AWAKE + PARKED)),
         sockets_ok: Some(awake.open + parked.open),
         sent: Some(sends.ledger.sent()),

@@ -1,144 +1,173 @@
-//! One device of the swarm: a socket that acknowledges what comes, answers pings, and comes back
-//! when it is dropped. An idle one keeps no buffer.
+//! One device of the swarm: holds a socket as its habit says, and comes back when it is lost.
 
-use std::future::poll_fn;
-use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Poll, ready};
 use std::time::Duration;
 
-use herald_protocol::{CloseCode, DeviceFrame, RetryAdvice};
-use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::greeting;
-use super::tally::{Crew, Scratch};
+use super::socket::{Over, Retry, Socket};
+use super::tally::{Crew, Standing, Tally};
 use crate::arrivals::Place;
 use crate::clock::monotonic_ns;
+use crate::habit::{Habit, around};
+use crate::pipe::Cut;
 use crate::register::Identity;
-use crate::websocket::{Incoming, Opcode, read_frame, write_frame};
+use crate::websocket::{Opcode, write_frame};
 
 /// Ceiling of the first wait before coming back; it doubles up to [`RETURN_MAX`].
 const RETURN_MIN: Duration = Duration::from_secs(1);
 const RETURN_MAX: Duration = Duration::from_secs(30);
 
-/// Pings go out at 0.7 to 0.9 of the interval, so that they spread.
-const PING_EARLIEST: f64 = 0.7;
-const PING_SPREAD: f64 = 0.2;
+/// Further away than any run is long.
+const NEVER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// Why a connection is over.
-struct Over {
-    reason: String,
-    retry: Retry,
+/// A device and what it knows.
+pub struct Device {
+    pub identity: Identity,
+    pub place: Place,
+    /// Arrivals that are to be acknowledged.
+    pub unacked: u64,
+    habit: Habit,
+    catching_up: Option<CatchingUp>,
 }
 
-enum Retry {
-    BackOff,
-    After(Duration),
-    Never,
-}
-
-impl Over {
-    fn fault(reason: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-            retry: Retry::BackOff,
-        }
-    }
-
-    fn closed(code: u16, reason: &str) -> Self {
-        let advice = RetryAdvice::from_reason(reason);
-        Self {
-            reason: format!("closed with {code} {reason}"),
-            retry: if CloseCode::may_reconnect(code) {
-                advice.map_or(Retry::BackOff, |advice| {
-                    Retry::After(Duration::from_millis(advice.retry_ms))
-                })
-            } else {
-                Retry::Never
-            },
-        }
-    }
-}
-
-impl From<io::Error> for Over {
-    fn from(error: io::Error) -> Self {
-        Self::fault(error.to_string())
-    }
-}
-
-/// A connection that has been greeted.
-struct Socket {
-    stream: TcpStream,
-    /// The beginning of a frame whose end has not come; empty nearly always.
-    partial: Vec<u8>,
-    ping_every: Duration,
+/// A device that a storm has cut off, and that has not seen everything since.
+struct CatchingUp {
+    cut_ns: u64,
+    /// Up to where the log went when it was welcomed.
+    syn_stored: u64,
 }
 
 /// A device and its connection.
 pub struct Seat {
-    identity: Identity,
-    place: Place,
+    device: Device,
     socket: Socket,
+}
+
+impl Device {
+    pub fn new(identity: Identity, habit: Habit) -> Self {
+        Self {
+            identity,
+            place: Place::default(),
+            unacked: 0,
+            habit,
+            catching_up: None,
+        }
+    }
+
+    /// How much it reads at a time.
+    pub fn gulp_bytes(&self) -> usize {
+        match self.habit {
+            Habit::Slow { bytes, .. } => usize::try_from(bytes).unwrap_or(usize::MAX).max(1),
+            _ => usize::MAX,
+        }
+    }
+
+    /// Appends the frame that acknowledges everything shown, if it is this device's habit; returns
+    /// how many arrivals that settles. `text` is working memory.
+    pub fn write_ack(&mut self, text: &mut String, out: &mut Vec<u8>) -> u64 {
+        if matches!(self.habit, Habit::Silent { .. }) || !self.place.owes() {
+            return 0;
+        }
+        write_ack(text, &self.identity.token, self.place.acknowledge());
+        write_frame(out, Opcode::Text, text.as_bytes());
+        std::mem::take(&mut self.unacked)
+    }
+
+    /// Counts a device that has seen all that its welcome spoke of.
+    pub fn note_caught_up(&mut self, tally: &mut Tally, now_ns: u64) {
+        let shown = self.place.shown();
+        let done = self
+            .catching_up
+            .take_if(|catching_up| shown >= catching_up.syn_stored);
+        if let Some(done) = done {
+            tally.storm.caught_up += 1;
+            let took_ns = now_ns.saturating_sub(done.cut_ns);
+            tally.storm_caught_up.record_ns(took_ns);
+        }
+    }
+
+    /// A device that a storm cut off is back.
+    fn note_back(&mut self, tally: &mut Tally, cut: Cut, syn_stored: u64) {
+        let now_ns = monotonic_ns();
+        tally.storm.back += 1;
+        tally.storm_back.record_ns(now_ns.saturating_sub(cut.at_ns));
+        self.catching_up = Some(CatchingUp {
+            cut_ns: cut.at_ns,
+            syn_stored,
+        });
+        self.note_caught_up(tally, now_ns);
+    }
 }
 
 impl Seat {
     /// Connects a device for the first time.
-    pub async fn take(crew: &Crew, identity: Identity) -> anyhow::Result<Self> {
-        let mut place = Place::default();
-        let socket = Socket::open(crew, &identity, place.reconnect()).await?;
+    pub async fn take(crew: &Crew, identity: Identity, habit: Habit) -> anyhow::Result<Self> {
+        let mut device = Device::new(identity, habit);
+        let (socket, _) = Socket::open(crew, &mut device).await?;
         crew.tally.borrow_mut().open += 1;
-        Ok(Self {
-            identity,
-            place,
-            socket,
-        })
+        Ok(Self { device, socket })
     }
 
     pub fn token(&self) -> &str {
-        &self.identity.token
+        &self.device.identity.token
     }
 
     /// Holds the connection, and comes back when it is lost, for as long as the process lives.
-    pub async fn hold(mut self, crew: Rc<Crew>) {
-        loop {
-            let over = match self.serve(&crew).await {
-                Ok(never) => match never {},
-                Err(over) => over,
-            };
-            {
-                let mut tally = crew.tally.borrow_mut();
-                tally.open -= 1;
-                tally.disconnects += 1;
-                tally.disconnect_reason = Some(over.reason);
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps its arguments twice, and there are many devices"
+    )]
+    pub fn hold(mut self, crew: Rc<Crew>) -> impl Future<Output = ()> {
+        async move {
+            let mut standing = crew.standing.subscribe();
+            loop {
+                let over = match self.serve(&crew, &mut standing).await {
+                    Ok(never) => match never {},
+                    Err(over) => over,
+                };
+                let retry = over.retry;
+                crew.tally.borrow_mut().lose(over);
+                // In a box, for it is large and a device is seldom on its way.
+                if !Box::pin(self.come_back(&crew, &mut standing, retry)).await {
+                    return;
+                }
+                crew.tally.borrow_mut().open += 1;
             }
-            if !self.come_back(&crew, over.retry).await {
-                return;
-            }
-            crew.tally.borrow_mut().open += 1;
         }
     }
 
     /// False when the device has to stay away.
-    async fn come_back(&mut self, crew: &Crew, retry: Retry) -> bool {
+    async fn come_back(
+        &mut self,
+        crew: &Crew,
+        standing: &mut watch::Receiver<Standing>,
+        retry: Retry,
+    ) -> bool {
         let mut ceiling = RETURN_MIN;
         let mut wait = match retry {
             Retry::Never => return false,
             Retry::After(advised) => advised,
             Retry::BackOff => ceiling.mul_f64(rand::random()),
+            Retry::Departed => self.stay_away(standing).await,
+            Retry::Cut(cut) => Duration::from_nanos(cut.jitter_ns).mul_f64(rand::random()),
         };
-        let min_syn = self.place.reconnect();
         loop {
             sleep(wait).await;
-            match Socket::open(crew, &self.identity, min_syn).await {
-                Ok(socket) => {
+            match Socket::open(crew, &mut self.device).await {
+                Ok((socket, syn_stored)) => {
                     self.socket = socket;
+                    if let Retry::Cut(cut) = retry {
+                        let mut tally = crew.tally.borrow_mut();
+                        self.device.note_back(&mut tally, cut, syn_stored);
+                    }
                     return true;
                 }
                 Err(error) => {
-                    crew.tally.borrow_mut().disconnect_reason = Some(format!("{error:#}"));
+                    let mut tally = crew.tally.borrow_mut();
+                    tally.disconnect_reason = Some(format!("{error:#}"));
+                    tally.storm.failed += u64::from(matches!(retry, Retry::Cut(_)));
                     ceiling = (ceiling * 2).min(RETURN_MAX);
                     wait = ceiling.mul_f64(rand::random());
                 }
@@ -146,123 +175,81 @@ impl Seat {
         }
     }
 
-    async fn serve(&mut self, crew: &Crew) -> Result<std::convert::Infallible, Over> {
-        // What came together with the welcome is waiting already.
-        let early = std::mem::take(&mut self.socket.partial);
-        let token = &self.identity.token;
-        let unsent = self.socket.handle(crew, token, &mut self.place, &early)?;
-        self.socket.stream.write_all(&unsent).await?;
-        let mut ping_at = Instant::now() + self.socket.ping_every;
+    /// Is away for as long as the habit says, or until everybody is called back; returns how long
+    /// to wait then.
+    async fn stay_away(&mut self, standing: &mut watch::Receiver<Standing>) -> Duration {
+        let Habit::Restless { away_ms, .. } = self.device.habit else {
+            return Duration::ZERO;
+        };
+        tokio::select! {
+            () = sleep(around(away_ms)) => Duration::ZERO,
+            _ = standing.wait_for(|standing| standing.calm) => {
+                self.device.habit = Habit::Good;
+                RETURN_MIN.mul_f64(rand::random())
+            }
+        }
+    }
+
+    async fn serve(
+        &mut self,
+        crew: &Crew,
+        standing: &mut watch::Receiver<Standing>,
+    ) -> Result<std::convert::Infallible, Over> {
+        let Self { device, socket } = self;
+        let joined = *standing.borrow_and_update();
+        if joined.calm {
+            device.habit = Habit::Good;
+        }
+        socket.begin(crew, device).await?;
+        let mut ping_at = Instant::now() + socket.ping_every;
+        let mut leave_at = Instant::now() + stays(device.habit);
         loop {
             tokio::select! {
-                handled = self.socket.read(crew, token, &mut self.place) => {
+                handled = socket.read(crew, device) => {
                     let unsent = handled?;
-                    self.socket.stream.write_all(&unsent).await?;
+                    socket.write_all(&unsent).await?;
+                    if let Habit::Slow { pause_ms, .. } = device.habit {
+                        sleep(Duration::from_millis(pause_ms)).await;
+                    }
                 }
-                () = sleep_until(ping_at) => {
-                    let mut frame = Vec::new();
-                    write_frame(&mut frame, Opcode::Text, DeviceFrame::Ping.to_text().as_bytes());
-                    self.socket.stream.write_all(&frame).await?;
-                    ping_at = Instant::now() + self.socket.ping_every;
+                // One timer for both: there are many devices.
+                () = sleep_until(ping_at.min(leave_at)) => {
+                    if leave_at <= Instant::now() {
+                        if standing.borrow().calm {
+                            leave_at = Instant::now() + NEVER;
+                            continue;
+                        }
+                        if rand::random() {
+                            socket.say_goodbye();
+                        }
+                        return Err(Over::planned(Retry::Departed));
+                    }
+                    socket.ping().await?;
+                    ping_at = Instant::now() + socket.ping_every;
+                }
+                Ok(()) = standing.changed() => {
+                    let now = *standing.borrow_and_update();
+                    if let Some(cut) = now.cut.filter(|_| now.cuts != joined.cuts) {
+                        let wait = Duration::from_nanos(cut.at_ns.saturating_sub(monotonic_ns()));
+                        sleep(wait).await;
+                        return Err(Over::planned(Retry::Cut(cut)));
+                    }
+                    if now.calm {
+                        device.habit = Habit::Good;
+                        leave_at = Instant::now() + NEVER;
+                        socket.acknowledge(crew, device).await?;
+                    }
                 }
             }
         }
     }
 }
 
-impl Socket {
-    async fn open(crew: &Crew, identity: &Identity, min_syn: u64) -> anyhow::Result<Self> {
-        let greeted = greeting::open(crew, identity, min_syn).await?;
-        let jitter = PING_EARLIEST + PING_SPREAD * rand::random::<f64>();
-        Ok(Self {
-            stream: greeted.stream,
-            partial: greeted.rest,
-            ping_every: greeted.ping_interval.mul_f64(jitter),
-        })
-    }
-
-    /// Waits for bytes, handles the frames in them, and returns what could not be written at
-    /// once. May be dropped at any time.
-    async fn read(&mut self, crew: &Crew, token: &str, place: &mut Place) -> Result<Vec<u8>, Over> {
-        poll_fn(|context| {
-            // Borrowed for this poll only, so all sockets can share it.
-            let mut read = std::mem::take(&mut crew.scratch.borrow_mut().read);
-            let mut buffer = ReadBuf::new(&mut read);
-            let polled = Pin::new(&mut self.stream).poll_read(context, &mut buffer);
-            let handled = polled.map(|outcome| {
-                outcome?;
-                if buffer.filled().is_empty() {
-                    return Err(Over::fault("the connection ended"));
-                }
-                self.handle(crew, token, place, buffer.filled())
-            });
-            crew.scratch.borrow_mut().read = read;
-            Poll::Ready(ready!(handled))
-        })
-        .await
-    }
-
-    /// Handles fresh bytes: counts pushes, acknowledges the last of them, answers pings.
-    fn handle(
-        &mut self,
-        crew: &Crew,
-        token: &str,
-        place: &mut Place,
-        fresh: &[u8],
-    ) -> Result<Vec<u8>, Over> {
-        let mut joined = std::mem::take(&mut self.partial);
-        let mut rest = if joined.is_empty() {
-            fresh
-        } else {
-            joined.extend_from_slice(fresh);
-            &joined
-        };
-        let mut scratch = crew.scratch.borrow_mut();
-        let Scratch { write, text, .. } = &mut *scratch;
-        write.clear();
-        let mut tally = crew.tally.borrow_mut();
-        let now_ns = monotonic_ns();
-        let mut pushes = 0;
-        let mut latest = 0;
-        while let Some((frame, taken)) = read_frame(rest).map_err(|broken| Over::fault(broken.0))? {
-            match frame {
-                Incoming::Text(frame) => {
-                    if let Some(syn) = tally.on_text(place, frame, now_ns).map_err(Over::fault)? {
-                        pushes += 1;
-                        latest = latest.max(syn);
-                    }
-                }
-                Incoming::Ping(content) => write_frame(write, Opcode::Pong, content),
-                Incoming::Pong => {}
-                Incoming::Close(code, reason) => {
-                    write_frame(write, Opcode::Close, &code.to_be_bytes());
-                    // A goodbye that cannot be written is a goodbye all the same.
-                    let _ = self.write_now(write);
-                    return Err(Over::closed(code, reason));
-                }
-            }
-            rest = rest.get(taken..).unwrap_or_default();
-        }
-        if pushes > 0 {
-            write_ack(text, token, latest);
-            write_frame(write, Opcode::Text, text.as_bytes());
-            tally.acked += pushes;
-        }
-        self.partial = rest.to_vec();
-        self.write_now(write)
-    }
-
-    /// Writes what the kernel takes at once and returns the rest.
-    fn write_now(&self, bytes: &[u8]) -> Result<Vec<u8>, Over> {
-        if bytes.is_empty() {
-            return Ok(Vec::new());
-        }
-        let written = match self.stream.try_write(bytes) {
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error.into()),
-        };
-        Ok(bytes.get(written..).unwrap_or_default().to_vec())
+/// How long a device stays once it is connected.
+fn stays(habit: Habit) -> Duration {
+    match habit {
+        Habit::Restless { stays_ms, .. } | Habit::Silent { stays_ms } => around(stays_ms),
+        _ => NEVER,
     }
 }
 
@@ -274,4 +261,63 @@ fn write_ack(out: &mut String, token: &str, syn: u64) {
         out,
         "{{\"type\":\"ack\",\"token\":\"{token}\",\"syn\":{syn}}}"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::target::Target;
+
+    /// A hundred thousand of them fit a laptop.
+    const DEVICE_BYTES_MAX: usize = 1_024;
+
+    #[tokio::test]
+    async fn an_idle_device_is_small() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let server = listener.local_addr().expect("an address");
+        let stream = TcpStream::connect(server).await.expect("connects");
+        let target = Target {
+            server,
+            host: String::new(),
+            project_id: String::new(),
+            package_name: String::new(),
+            cert_sha256: String::new(),
+            service_token: String::new(),
+        };
+        let identity = Identity {
+            device_id: String::new(),
+            device_secret: String::new(),
+            token: String::new(),
+        };
+        let seat = Seat {
+            device: Device::new(identity, Habit::Good),
+            socket: Socket::of(stream),
+        };
+        let task = seat.hold(Rc::new(Crew::new(target, Vec::new())));
+        let bytes = size_of_val(&task);
+        assert!(bytes <= DEVICE_BYTES_MAX, "{bytes} bytes");
+    }
+
+    #[test]
+    fn a_silent_device_acknowledges_once_it_is_good() {
+        let identity = Identity {
+            device_id: "d".into(),
+            device_secret: "s".into(),
+            token: "t".into(),
+        };
+        let mut device = Device::new(identity, Habit::Silent { stays_ms: 1 });
+        let (mut text, mut out) = (String::new(), Vec::new());
+        let mut arrivals = crate::arrivals::Arrivals::default();
+        device.place.reconnect();
+        arrivals.arrive(&mut device.place, 1, 7);
+        device.unacked = 1;
+        assert_eq!(device.write_ack(&mut text, &mut out), 0);
+        assert!(out.is_empty());
+        device.habit = Habit::Good;
+        assert_eq!(device.write_ack(&mut text, &mut out), 1);
+        assert_eq!(text, r#"{"type":"ack","token":"t","syn":7}"#);
+        assert_eq!(device.write_ack(&mut text, &mut out), 0);
+    }
 }

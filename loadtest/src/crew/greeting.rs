@@ -24,6 +24,8 @@ pub struct Greeted {
     pub rest: Vec<u8>,
     /// How often the server wants to hear something.
     pub ping_interval: Duration,
+    /// Up to where the token's log goes.
+    pub syn_stored: u64,
 }
 
 /// Connects a device with its token.
@@ -51,18 +53,17 @@ async fn greet(crew: &Crew, identity: &Identity, min_syn: u64) -> anyhow::Result
         }
         read_more(&mut stream, &mut bytes).await?;
     };
-    if let Some(error) = welcome
-        .tokens
-        .first()
-        .and_then(|token| token.error.as_ref())
-    {
+    let state = welcome.tokens.first();
+    if let Some(error) = state.and_then(|token| token.error.as_ref()) {
         bail!("the welcome refuses the token: {error}");
     }
+    let syn_stored = state.and_then(|token| token.syn_stored).unwrap_or(0);
     bytes.shrink_to_fit();
     Ok(Greeted {
         stream,
         rest: bytes,
         ping_interval: Duration::from_millis(welcome.ping_interval_ms.max(1)),
+        syn_stored,
     })
 }
 

@@ -3,6 +3,8 @@
 
 mod device;
 mod greeting;
+mod poller;
+mod socket;
 mod tally;
 
 use std::io;
@@ -20,13 +22,15 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use crate::clock::{cpu_ns, monotonic_ns};
+use crate::clock::monotonic_ns;
+use crate::habit::Habit;
 use crate::pacing::Schedule;
-use crate::pipe::{Order, Progress, Report};
+use crate::pipe::{Order, Report};
 use crate::register::{self, Identity};
 use crate::target::Target;
 use device::Seat;
-pub use tally::Crew;
+use poller::Poller;
+pub use tally::{Crew, MessageView};
 
 /// How often the parent hears of this process.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -71,8 +75,11 @@ pub async fn run() -> anyhow::Result<()> {
                 Some(line) => obey(&crew, read_order(&line)?, &reports, &mut out).await?,
             },
             Some(report) = to_write.recv() => write_report(&mut out, &report).await?,
-            _ = tick.tick() => {
-                let progress = Report::Progress(progress(&crew));
+            due = tick.tick() => {
+                let lag = Instant::now().saturating_duration_since(due);
+                let lag_ns = u64::try_from(lag.as_nanos()).unwrap_or(u64::MAX);
+                crew.tally.borrow_mut().lag.record_ns(lag_ns);
+                let progress = Report::Progress(crew.progress());
                 write_report(&mut out, &progress).await?;
             }
         }
@@ -88,7 +95,7 @@ pub async fn open_here(target: &Target, count: u32) -> anyhow::Result<(Rc<Crew>,
     let crew = Rc::new(Crew::new(target.clone(), Vec::new()));
     let mut tokens = Vec::new();
     for identity in register::register_some(target, None, count).await {
-        let seat = Seat::take(&crew, identity?).await?;
+        let seat = Seat::take(&crew, identity?, Habit::Good).await?;
         tokens.push(seat.token().to_owned());
         spawn_local(seat.hold(Rc::clone(&crew)));
     }
@@ -114,8 +121,24 @@ async fn obey(
 ) -> anyhow::Result<()> {
     match order {
         Order::Begin { .. } => bail!("this process has begun already"),
-        Order::Open { count, per_second } => {
-            spawn_local(open(Rc::clone(crew), count, per_second, reports.clone()));
+        Order::Open {
+            count,
+            per_second,
+            habit,
+        } => {
+            let crew = Rc::clone(crew);
+            spawn_local(open(crew, count, per_second, habit, reports.clone()));
+            Ok(())
+        }
+        Order::Cut(cut) => {
+            crew.standing.send_modify(|standing| {
+                standing.cuts += 1;
+                standing.cut = Some(cut);
+            });
+            Ok(())
+        }
+        Order::Calm => {
+            crew.standing.send_modify(|standing| standing.calm = true);
             Ok(())
         }
         Order::Collect => {
@@ -124,23 +147,14 @@ async fn obey(
                 Report::Collected {
                     seen: tally.arrivals.seen().to_text(),
                     delivery: tally.delivery.counts(),
-                    progress: progress(crew),
+                    storm_back: tally.storm_back.counts(),
+                    storm_caught_up: tally.storm_caught_up.counts(),
+                    lag: tally.lag.counts(),
+                    progress: crew.progress(),
                 }
             };
             write_report(out, &collected).await
         }
-    }
-}
-
-fn progress(crew: &Crew) -> Progress {
-    let tally = crew.tally.borrow();
-    Progress {
-        open: tally.open,
-        arrivals: tally.arrivals.counts(),
-        acked: tally.acked,
-        disconnects: tally.disconnects,
-        disconnect_reason: tally.disconnect_reason.clone(),
-        cpu_ns: cpu_ns(),
     }
 }
 
@@ -164,21 +178,23 @@ impl Failures {
 
 /// Registers devices, then connects them at an even rate. A report that cannot be handed over
 /// means that the parent is gone, and this process with it.
-async fn open(crew: Rc<Crew>, count: u32, per_second: f64, reports: mpsc::Sender<Report>) {
+async fn open(
+    crew: Rc<Crew>,
+    count: u32,
+    per_second: f64,
+    habit: Habit,
+    reports: mpsc::Sender<Report>,
+) {
     let mut failures = Failures::default();
     let identities = register_all(&crew, count, &mut failures).await;
     let start_ns = monotonic_ns();
     let schedule = Schedule::new(start_ns, per_second, identities.len() as u64);
     let mut connected = stream::iter(identities.into_iter().enumerate())
-        .map(|(index, identity)| connect(&crew, schedule.at(index as u64), identity))
+        .map(|(index, identity)| connect(&crew, schedule.at(index as u64), identity, habit))
         .buffer_unordered(CONNECTORS);
     let mut tokens = Vec::new();
     while let Some(outcome) = connected.next().await {
-        let Some(seat) = failures.keep(outcome) else {
-            continue;
-        };
-        tokens.push(seat.token().to_owned());
-        spawn_local(seat.hold(Rc::clone(&crew)));
+        tokens.extend(failures.keep(outcome));
         if tokens.len() >= TOKENS_PER_REPORT {
             let tokens = std::mem::take(&mut tokens);
             let _ = reports.send(Report::Tokens { tokens }).await;
@@ -208,8 +224,23 @@ async fn register_all(crew: &Crew, count: u32, failures: &mut Failures) -> Vec<I
     identities
 }
 
-async fn connect(crew: &Crew, at_ns: u64, identity: Identity) -> anyhow::Result<Seat> {
+/// Connects a device, or lets it begin to poll; answers with its token.
+async fn connect(
+    crew: &Rc<Crew>,
+    at_ns: u64,
+    identity: Identity,
+    habit: Habit,
+) -> anyhow::Result<String> {
     let wait = Duration::from_nanos(at_ns.saturating_sub(monotonic_ns()));
     sleep_until(Instant::now() + wait).await;
-    Seat::take(crew, identity).await
+    if let Habit::Polling { every_ms } = habit {
+        let token = identity.token.clone();
+        let poller = Poller::new(crew, identity, every_ms);
+        spawn_local(poller.poll(Rc::clone(crew)));
+        return Ok(token);
+    }
+    let seat = Seat::take(crew, identity, habit).await?;
+    let token = seat.token().to_owned();
+    spawn_local(seat.hold(Rc::clone(crew)));
+    Ok(token)
 }

@@ -5,9 +5,14 @@ use std::net::IpAddr;
 
 use herald_protocol::ServerFrame;
 use serde::Deserialize;
+use tokio::sync::watch;
 
+use super::socket::{Over, Retry};
 use crate::arrivals::{Arrivals, Place};
+use crate::clock::cpu_ns;
 use crate::latency::Latencies;
+use crate::memory::resident_bytes;
+use crate::pipe::{Cut, Progress, StormCounts};
 use crate::target::Target;
 
 /// What one read takes at most, for all sockets of the process together.
@@ -20,6 +25,19 @@ pub struct Crew {
     next_source: Cell<usize>,
     pub tally: RefCell<Tally>,
     pub scratch: RefCell<Scratch>,
+    /// What every device does now.
+    pub standing: watch::Sender<Standing>,
+}
+
+/// Orders that stand for all devices, those that are away too.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Standing {
+    /// How many cuts were ordered.
+    pub cuts: u64,
+    /// The latest one.
+    pub cut: Option<Cut>,
+    /// Everybody is good from now on.
+    pub calm: bool,
 }
 
 /// What the devices of one process have seen.
@@ -30,6 +48,12 @@ pub struct Tally {
     pub acked: u64,
     pub disconnects: u64,
     pub disconnect_reason: Option<String>,
+    pub departures: u64,
+    pub polls: u64,
+    pub storm: StormCounts,
+    pub storm_back: Latencies,
+    pub storm_caught_up: Latencies,
+    pub lag: Latencies,
 }
 
 /// Working memory that a socket borrows while it handles one read.
@@ -41,14 +65,6 @@ pub struct Scratch {
 
 impl Crew {
     pub fn new(target: Target, sources: Vec<IpAddr>) -> Self {
-        let tally = Tally {
-            arrivals: Arrivals::default(),
-            delivery: Latencies::new(),
-            open: 0,
-            acked: 0,
-            disconnects: 0,
-            disconnect_reason: None,
-        };
         let scratch = Scratch {
             read: vec![0; SCRATCH_BYTES].into(),
             write: Vec::new(),
@@ -58,8 +74,27 @@ impl Crew {
             target,
             sources,
             next_source: Cell::new(0),
-            tally: RefCell::new(tally),
+            tally: RefCell::new(Tally::new()),
             scratch: RefCell::new(scratch),
+            standing: watch::Sender::default(),
+        }
+    }
+
+    /// For the parent.
+    pub fn progress(&self) -> Progress {
+        let tally = self.tally.borrow();
+        Progress {
+            open: tally.open,
+            arrivals: tally.arrivals.counts(),
+            acked: tally.acked,
+            disconnects: tally.disconnects,
+            disconnect_reason: tally.disconnect_reason.clone(),
+            departures: tally.departures,
+            polls: tally.polls,
+            calm: self.standing.borrow().calm,
+            storm: tally.storm,
+            cpu_ns: cpu_ns(),
+            rss_bytes: resident_bytes(),
         }
     }
 
@@ -84,42 +119,84 @@ struct PushView<'a> {
 }
 
 #[derive(Deserialize)]
-struct MessageView<'a> {
+pub struct MessageView<'a> {
     #[serde(borrow)]
-    data: DataView<'a>,
+    pub data: DataView<'a>,
 }
 
+/// What the swarm writes into each push.
 #[derive(Deserialize)]
-struct DataView<'a> {
+pub struct DataView<'a> {
     send: &'a str,
     at: &'a str,
 }
 
+impl DataView<'_> {
+    /// The number of the send, and when it was meant to be.
+    pub fn numbers(&self) -> Option<(u64, u64)> {
+        Some((self.send.parse().ok()?, self.at.parse().ok()?))
+    }
+}
+
 impl Tally {
-    /// Counts a text frame; its syn when it is a push. The error says what is wrong with it.
-    pub fn on_text(
+    fn new() -> Self {
+        Self {
+            arrivals: Arrivals::default(),
+            delivery: Latencies::new(),
+            open: 0,
+            acked: 0,
+            disconnects: 0,
+            disconnect_reason: None,
+            departures: 0,
+            polls: 0,
+            storm: StormCounts::default(),
+            storm_back: Latencies::new(),
+            storm_caught_up: Latencies::new(),
+            lag: Latencies::new(),
+        }
+    }
+
+    /// A connection is over.
+    pub fn lose(&mut self, over: Over) {
+        self.open -= 1;
+        match over.retry {
+            Retry::Departed => self.departures += 1,
+            Retry::Cut(_) => self.storm.cut += 1,
+            Retry::BackOff | Retry::After(_) | Retry::Never => {
+                self.disconnects += 1;
+                self.disconnect_reason = Some(over.reason);
+            }
+        }
+    }
+
+    /// Counts one push, however it came.
+    pub fn on_push(
         &mut self,
         place: &mut Place,
-        text: &str,
+        syn: u64,
+        data: DataView<'_>,
         now_ns: u64,
-    ) -> Result<Option<u64>, String> {
+    ) -> Result<(), String> {
+        let (send, at_ns) = data.numbers().ok_or("a push is not the swarm's")?;
+        self.arrivals.arrive(place, send, syn);
+        self.delivery.record_ns(now_ns.saturating_sub(at_ns));
+        Ok(())
+    }
+
+    /// Counts a text frame; true when it is a push. The error says what is wrong with it.
+    pub fn on_text(&mut self, place: &mut Place, text: &str, now_ns: u64) -> Result<bool, String> {
         if let Ok(push) = serde_json::from_str::<PushView<'_>>(text)
             && push.kind == "push"
         {
-            let data = push.message.data;
-            let (Ok(send), Ok(at_ns)) = (data.send.parse(), data.at.parse()) else {
-                return Err("a push is not the swarm's".to_owned());
-            };
-            self.arrivals.arrive(place, send, push.syn);
-            self.delivery.record_ns(now_ns.saturating_sub(at_ns));
-            return Ok(Some(push.syn));
+            self.on_push(place, push.syn, push.message.data, now_ns)?;
+            return Ok(true);
         }
         match ServerFrame::parse(text) {
             Ok(ServerFrame::Push(_)) => Err("a push is not the swarm's".to_owned()),
             Ok(ServerFrame::Error { status, message }) => {
                 Err(format!("error frame: {status} {message}"))
             }
-            Ok(_) => Ok(None),
+            Ok(_) => Ok(false),
             Err(error) => Err(format!("a broken frame: {error}")),
         }
     }

@@ -31,14 +31,34 @@ pub enum Fault {
     Restart,
     /// Closes a socket and lets it come back.
     Drop,
+    /// Keeps nothing for a device that is away.
+    Forget,
+    /// Refuses a send.
+    Refuse,
 }
 
 #[derive(Default)]
 struct State {
     made: u64,
-    /// Sender to the socket of each token, and its latest syn.
-    sockets: HashMap<String, (mpsc::UnboundedSender<Message>, u64)>,
+    logs: HashMap<String, Log>,
     acked: u64,
+    polls: u64,
+}
+
+/// What the server knows of one token.
+#[derive(Default)]
+struct Log {
+    /// To the latest socket of its device.
+    socket: Option<mpsc::UnboundedSender<Message>>,
+    syn: u64,
+    /// Pushes that are not acknowledged: syn, send number, data.
+    pending: Vec<(u64, u64, Value)>,
+}
+
+impl Log {
+    fn ack(&mut self, up_to: u64) {
+        self.pending.retain(|(syn, _, _)| *syn > up_to);
+    }
 }
 
 #[derive(Clone)]
@@ -71,6 +91,11 @@ impl Fake {
         self.state.lock().expect("no panic elsewhere").acked
     }
 
+    /// Polls answered.
+    pub fn polls(&self) -> u64 {
+        self.state.lock().expect("no panic elsewhere").polls
+    }
+
     async fn serve(self, mut stream: TcpStream) {
         const UPGRADE: &[u8] = b"GET /v1/connect ";
         let mut start = [0; UPGRADE.len()];
@@ -100,20 +125,32 @@ impl Fake {
             let Message::Text(text) = message else {
                 continue;
             };
-            match DeviceFrame::parse(&text).expect("a frame of the contract") {
-                DeviceFrame::Hello(hello) => {
-                    let token = hello.tokens.first().expect("one token").token.clone();
-                    let _ = sender.send(Message::text(welcome(&token)));
-                    let mut state = self.state.lock().expect("no panic elsewhere");
-                    let known = state.sockets.remove(&token);
-                    let syn = known.map_or(0, |(_, syn)| syn);
-                    state.sockets.insert(token, (sender.clone(), syn));
+            self.hear(&text, &sender);
+        }
+    }
+
+    fn hear(&self, text: &str, sender: &mpsc::UnboundedSender<Message>) {
+        let mut state = self.state.lock().expect("no panic elsewhere");
+        match DeviceFrame::parse(text).expect("a frame of the contract") {
+            DeviceFrame::Hello(hello) => {
+                let asked = hello.tokens.first().expect("one token");
+                let (token, min_syn) = (asked.token.clone(), asked.min_syn);
+                let log = state.logs.entry(token.clone()).or_default();
+                log.ack(min_syn - 1);
+                if self.fault == Fault::Forget {
+                    log.pending.clear();
                 }
-                DeviceFrame::Ack { .. } => {
-                    self.state.lock().expect("no panic elsewhere").acked += 1;
+                let _ = sender.send(Message::text(welcome(&token, log.syn)));
+                for (syn, send, data) in &log.pending {
+                    let _ = sender.send(push(&token, *syn, *send, data));
                 }
-                _ => {}
+                log.socket = Some(sender.clone());
             }
+            DeviceFrame::Ack { token, syn } => {
+                state.acked += 1;
+                state.logs.entry(token).or_default().ack(syn);
+            }
+            _ => {}
         }
     }
 
@@ -132,7 +169,7 @@ impl Fake {
                 json!({"token": format!("t{}", self.next())}).to_string(),
             ),
             path if path.ends_with("messages:send") => self.send(&body),
-            path if path.ends_with("messages:get") => (200, r#"{"by_token":[]}"#.to_owned()),
+            path if path.ends_with("messages:get") => (200, self.poll(&body)),
             "/livez" => (200, "{}".to_owned()),
             _ if line.starts_with("DELETE") => (204, String::new()),
             other => panic!("no such path: {other}"),
@@ -148,6 +185,22 @@ impl Fake {
         let mut state = self.state.lock().expect("no panic elsewhere");
         state.made += 1;
         state.made
+    }
+
+    fn poll(&self, body: &str) -> String {
+        let body: Value = serde_json::from_str(body).expect("is JSON");
+        let asked = &body["requests"][0];
+        let token = asked["token"].as_str().expect("a token");
+        let mut state = self.state.lock().expect("no panic elsewhere");
+        state.polls += 1;
+        let log = state.logs.entry(token.to_owned()).or_default();
+        log.ack(asked["min_syn"].as_u64().expect("a number") - 1);
+        let messages = log.pending.iter().map(|(syn, send, data)| {
+            json!({"syn": syn, "message_id": format!("m{send}"), "time": 1, "message": {"data": data}})
+        });
+        let messages: Vec<Value> = messages.collect();
+        json!({"by_token": [{"token": token, "messages": messages, "syn_stored": log.syn}]})
+            .to_string()
     }
 
     fn metrics(&self) -> String {
@@ -175,19 +228,24 @@ impl Fake {
         } else {
             Fault::None
         };
+        if fault == Fault::Refuse {
+            return (503, r#"{"error":{}}"#.to_owned());
+        }
         let mut state = self.state.lock().expect("no panic elsewhere");
         let token = message["token"].as_str().expect("a token");
-        let Some((socket, syn)) = state.sockets.get_mut(token) else {
+        let log = state.logs.entry(token.to_owned()).or_default();
+        log.syn += 1;
+        if fault == Fault::Lose {
             return accepted;
-        };
-        *syn += 1;
-        let text = push(token, *syn, send, &message["data"]);
+        }
+        log.pending.push((log.syn, send, message["data"].clone()));
+        let text = push(token, log.syn, send, &message["data"]);
+        let tell = |message| log.socket.as_ref().map(|socket| socket.send(message));
         match fault {
-            Fault::Lose => {}
-            Fault::Invert => drop(socket.send(push(token, 1, send, &message["data"]))),
-            Fault::Repeat => drop((socket.send(text.clone()), socket.send(text))),
-            Fault::Drop => drop((socket.send(text), socket.send(Message::Close(None)))),
-            _ => drop(socket.send(text)),
+            Fault::Invert => drop(tell(push(token, 1, send, &message["data"]))),
+            Fault::Repeat => drop((tell(text.clone()), tell(text))),
+            Fault::Drop => drop((tell(text), tell(Message::Close(None)))),
+            _ => drop(tell(text)),
         }
         if fault == Fault::Invent {
             return (400, r#"{"error":{}}"#.to_owned());
@@ -196,10 +254,10 @@ impl Fake {
     }
 }
 
-fn welcome(token: &str) -> String {
+fn welcome(token: &str, syn_stored: u64) -> String {
     let state = TokenState {
         token: token.to_owned(),
-        syn_stored: Some(0),
+        syn_stored: Some(syn_stored),
         error: None,
     };
     ServerFrame::Welcome(Welcome {
