@@ -20,7 +20,7 @@ const LONG_MS: u64 = 24 * 60 * 60 * 1_000;
 pub async fn live(world: Rc<World>, node: Node, mut random: SmallRng) {
     while !world.is_calm() {
         let token = random.random_range(0..world.tokens.len());
-        for _ in 0..random.random_range(1..=4) {
+        for _ in 0..random.random_range(1..=5) {
             let ttl_ms = match random.random_range(0..10) {
                 0 => random.random_range(0..3_000),
                 _ => LONG_MS,

@@ -226,8 +226,10 @@ impl Socket {
             _ if is(CloseCode::Replaced) => totals.takeovers += 1,
             _ if is(CloseCode::Silent) => totals.silent += 1,
             _ if is(CloseCode::NoHello) => totals.without_hello += 1,
-            _ if is(CloseCode::TryAgainLater) => totals.slow += 1,
-            _ => assert!(is(CloseCode::Normal), "closed with {code}"),
+            _ => {
+                let is_ours = is(CloseCode::Normal) || is(CloseCode::TryAgainLater);
+                assert!(is_ours, "closed with {code}");
+            }
         }
     }
 

@@ -159,8 +159,13 @@ impl FaultyStore {
             // Durable, and nobody knows yet.
             let pause = self.state().pause();
             sleep(pause).await;
+            let is_single = self.state().random.random_range(0..2) == 0;
             for (sink, settled) in group {
-                sink(settled);
+                // One by one they fill the mailboxes of whoever hears of them.
+                match is_single {
+                    true => settled.into_iter().for_each(|it| sink(vec![it])),
+                    false => sink(settled),
+                }
             }
         }
     }
@@ -255,7 +260,12 @@ impl State {
 
     fn commit_some(&mut self) -> Vec<(SettledSink, Vec<Settled>)> {
         let waiting = self.waiting.len();
-        let count = self.random.random_range(0..=waiting);
+        let is_all = self.random.random_range(0..3) == 0;
+        let count = if is_all {
+            waiting
+        } else {
+            self.random.random_range(0..=waiting)
+        };
         let group: Vec<Waiting> = self.waiting.drain(..count).collect();
         let mut told: Vec<(SettledSink, Vec<Settled>)> = Vec::new();
         for Waiting { push, ticket, sink } in group {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use herald::actors::worker::{self, Entrance};
 use herald::actors::{Node, NodeSettings};
 use herald::clock::{Clock, Millis};
-use herald::metrics::Metrics;
+use herald::metrics::{CloseLabel, Metrics, Shed};
 use herald::push::Syn;
 use herald::token::{DeviceId, Key, Keyring, ProjectHash, TokenAddress, TokenId};
 use rand::rngs::SmallRng;
@@ -72,6 +72,8 @@ pub struct Totals {
     pub silent: u64,
     pub without_hello: u64,
     pub slow: u64,
+    /// Deliveries that found a mailbox full.
+    pub shed: u64,
     pub crashes: u64,
     pub faults: u64,
 }
@@ -109,8 +111,9 @@ async fn tell(seed: u64) -> Story {
     for _ in 0..random.random_range(0..3) {
         let lasts = Duration::from_millis(random.random_range(500..4_000));
         let local = LocalSet::new();
-        local.run_until(world.live(&mut random)).await;
+        let node = local.run_until(world.live(&mut random)).await;
         local.run_until(sleep(lasts)).await;
+        world.count(&node);
         // The node, its actors and all sockets are gone in the middle of whatever they did.
         drop(local);
         world.judge().crashes();
@@ -124,6 +127,7 @@ async fn tell(seed: u64) -> Story {
         let local = LocalSet::new();
         let node = local.run_until(world.live(&mut random)).await;
         local.run_until(sleep(lasts)).await;
+        world.count(&node);
         // In a task, so that a complaint ends only that.
         let rest = Rc::clone(&world).come_to_rest(node);
         let _ = local.run_until(async { spawn_local(rest).await }).await;
@@ -240,6 +244,13 @@ impl World {
         node
     }
 
+    /// What no device can see.
+    fn count(&self, node: &Node) {
+        let (metrics, totals) = (node.metrics(), &mut self.judge().totals);
+        totals.shed += metrics.sheds.get(Shed::MailboxFull);
+        totals.slow += metrics.closes.get(CloseLabel::SlowReader);
+    }
+
     /// Nothing goes wrong any more: soon everybody must have everything.
     async fn come_to_rest(self: Rc<Self>, node: Node) {
         self.judge().note("calm");
@@ -270,7 +281,7 @@ fn settings(random: &mut SmallRng) -> NodeSettings {
     let mut one_of = |choices: [usize; 3]| choices[random.random_range(0..3)];
     NodeSettings {
         workers: WORKERS,
-        mailbox: one_of([4, 16, 64]),
+        mailbox: one_of([2, 8, 64]),
         session_mailbox: one_of([1, 2, 16]),
         in_flight_per_token: one_of([1, 4, 16]),
         queued_per_token: one_of([1, 8, 64]),
@@ -296,7 +307,7 @@ impl Totals {
         }
     }
 
-    fn all_mut(&mut self) -> [&mut u64; 13] {
+    fn all_mut(&mut self) -> [&mut u64; 14] {
         [
             &mut self.sends,
             &mut self.stored,
@@ -309,6 +320,7 @@ impl Totals {
             &mut self.silent,
             &mut self.without_hello,
             &mut self.slow,
+            &mut self.shed,
             &mut self.crashes,
             &mut self.faults,
         ]
