@@ -209,10 +209,14 @@ impl Judge {
 
     /// What is durable, alive and not acknowledged, and was never shown: with every device connected
     /// and nothing going wrong this must become empty.
-    pub fn missing(&self) -> Vec<String> {
+    /// With `only_answered`, of what was answered 200: for the rest nobody was promised a hint.
+    pub fn missing(&self, only_answered: bool) -> Vec<String> {
         let pending: BTreeMap<MessageId, Syn> = self.store.pending().into_iter().collect();
         let now = self.clock.now();
-        let waits = |sent: &Sent| !sent.is_shown && now < sent.expires_at;
+        let waits = |sent: &Sent| {
+            let counts = !only_answered || sent.answer == Some(Answer::Stored);
+            counts && !sent.is_shown && now < sent.expires_at
+        };
         let missing = self.sent.iter().filter(|(_, sent)| waits(sent));
         missing
             .filter_map(|(text, sent)| {

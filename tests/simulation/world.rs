@@ -256,6 +256,8 @@ impl World {
         self.judge().note("calm");
         self.store.be_well();
         self.is_calm.set(true);
+        // Before anything new could tell a session that it has missed something.
+        self.nothing_is_missing(true).await;
         let until = Instant::now() + PATIENCE;
         let probes = (0..self.tokens.len())
             .map(|token| spawn_local(sender::probe(Rc::clone(&self), node.clone(), token)));
@@ -263,8 +265,13 @@ impl World {
             let sent = tokio::time::timeout_at(until, probe).await;
             assert_eq!(sent.map(|_| ()), Ok(()), "liveness: sends do not succeed");
         }
+        self.nothing_is_missing(false).await;
+    }
+
+    async fn nothing_is_missing(&self, only_answered: bool) {
+        let until = Instant::now() + PATIENCE;
         loop {
-            let missing = self.judge().missing();
+            let missing = self.judge().missing(only_answered);
             if missing.is_empty() || alarm::first().is_some() {
                 return;
             }
