@@ -16,6 +16,7 @@ pub struct Clock(Source);
 enum Source {
     System,
     Manual(Arc<AtomicU64>),
+    Other(Arc<dyn Fn() -> Millis + Send + Sync>),
 }
 
 impl Clock {
@@ -31,6 +32,12 @@ impl Clock {
         Self(Source::Manual(Arc::new(AtomicU64::new(start))))
     }
 
+    /// A clock that shows what `read` says.
+    #[must_use]
+    pub fn showing(read: impl Fn() -> Millis + Send + Sync + 'static) -> Self {
+        Self(Source::Other(Arc::new(read)))
+    }
+
     /// Now.
     #[must_use]
     pub fn now(&self) -> Millis {
@@ -41,10 +48,11 @@ impl Clock {
                     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
                 }),
             Source::Manual(now) => now.load(Ordering::Relaxed),
+            Source::Other(read) => read(),
         }
     }
 
-    /// Moves a manual clock forward; the machine's clock is left alone.
+    /// Moves a manual clock forward; any other is left alone.
     pub fn advance(&self, by: Millis) {
         if let Source::Manual(now) = &self.0 {
             now.fetch_add(by, Ordering::Relaxed);

@@ -10,10 +10,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use actix::prelude::*;
 use slab::Slab;
+use tokio::time::Instant;
 
 use crate::actors::Node;
 use crate::actors::close_reason::CloseReason;

@@ -5,7 +5,8 @@
 //! attach take a token from the newer one: claims and attaches meet in different shards, in any
 //! order.
 
-use crate::actors::FastSet;
+use std::collections::BTreeSet;
+
 use crate::actors::registry::SessionKey;
 use crate::dense_map::DenseMap;
 use crate::store::region::Epoch;
@@ -16,7 +17,8 @@ use crate::token::{DeviceId, TokenId};
 pub struct RoutingTable {
     tokens: DenseMap<TokenId, Holder>,
     devices: DenseMap<DeviceId, Holder>,
-    behind: FastSet<TokenId>,
+    /// In an order that is the same in every run.
+    behind: BTreeSet<TokenId>,
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -5,6 +5,7 @@
 //! groups from the store. Tells: the sender, then the Router, once per group. Limits: its mailbox,
 //! and [`Admission`] beyond it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use actix::prelude::*;
@@ -13,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::actors::admission::{Admission, AdmissionLimits, Admitted, Ticket};
 use crate::actors::messages::{Append, Committed, Route, RouteBehind};
 use crate::actors::router::{BEHIND_RETRY, Router};
-use crate::actors::{AppendError, FastMap, FastSet, Node};
+use crate::actors::{AppendError, FastMap, Node};
 use crate::push::{Delivery, NewPush, Push};
 use crate::store::region::Hint;
 use crate::store::{Appended, Audience, Settled, SettledSink};
@@ -34,7 +35,7 @@ pub struct Storage {
     next_ticket: Ticket,
     sink: SettledSink,
     settled: Option<mpsc::UnboundedReceiver<Vec<Settled>>>,
-    behind: FastSet<TokenId>,
+    behind: BTreeSet<TokenId>,
 }
 
 impl Storage {
@@ -60,7 +61,7 @@ impl Storage {
                 let _ = report.send(group);
             }),
             settled: Some(settled),
-            behind: FastSet::default(),
+            behind: BTreeSet::new(),
         }
     }
 
@@ -113,7 +114,7 @@ impl Storage {
     }
 
     fn tell_behind(&mut self, context: &mut Context<Self>) {
-        let tokens: Vec<TokenId> = self.behind.drain().collect();
+        let tokens: Vec<TokenId> = std::mem::take(&mut self.behind).into_iter().collect();
         if tokens.is_empty() {
             return;
         }
