@@ -1,9 +1,9 @@
 //! What happened to one token, and what may not have.
 //!
 //! The promises that are judged here, by their numbers in ARCHITECTURE.md: 1 no loss, 2 no
-//! invention, 3 one syn one push, 4 no hole, 6 order, 8 TTL, 9 isolation. That nothing is visible
-//! before it is durable (5) shows as a number with two pushes after a crash. Books (11) are audited
-//! at the end of a run.
+//! invention, 3 one syn one push, 4 no hole, 6 order, 7 acks, 8 TTL, 9 isolation. That nothing is
+//! visible before it is durable (5) shows as a page beyond its watermark, or as a number with two
+//! pushes after a crash. Books (11) are audited after every round.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -17,6 +17,9 @@ const SHOWN_LATE: Duration = Duration::from_secs(2);
 
 /// What the contract grants beyond a push's life.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// A page is asked for after that, so it needs no grace but for two clocks that are not one.
+const PAGE_GRACE: Duration = Duration::from_millis(100);
 
 /// How a send was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,8 @@ struct Sent {
     key: Option<u8>,
     /// The clock was moved while it was on its way or waiting.
     is_clock_moved: bool,
+    /// An ack of everything may have met it.
+    is_given_up: bool,
 }
 
 /// Everything that is known of a token.
@@ -54,6 +59,8 @@ pub struct History {
     absent_from: u64,
     absent_up_to: u64,
     present: Vec<u64>,
+    /// The server's clock is wrong just now: what has expired by it may come back.
+    is_clock_wrong: bool,
 }
 
 impl History {
@@ -66,6 +73,7 @@ impl History {
             absent_from: 0,
             absent_up_to: 0,
             present: Vec::new(),
+            is_clock_wrong: false,
         }
     }
 
@@ -88,6 +96,19 @@ impl History {
             sent.is_clock_moved = true;
         }
         self.absent_up_to = 0;
+        self.is_clock_wrong = true;
+    }
+
+    /// It is right again.
+    pub fn clock_is_right(&mut self) {
+        self.is_clock_wrong = false;
+    }
+
+    /// The device has acknowledged whatever is there: each push that was begun by now may be gone.
+    pub fn gives_up(&mut self) {
+        for sent in self.sent.values_mut() {
+            sent.is_given_up = true;
+        }
     }
 
     /// Somebody is about to send this text.
@@ -99,6 +120,7 @@ impl History {
             ttl,
             key,
             is_clock_moved: false,
+            is_given_up: false,
         });
     }
 
@@ -155,12 +177,19 @@ impl History {
         self.acked = self.acked.max(syn);
     }
 
-    /// A whole page from `min_syn` up to the watermark.
-    pub fn see_page(&mut self, min_syn: u64, pushes: &[Value], syn_stored: u64) {
+    /// A poll's entry from `min_syn` on, asked for at this moment. Whoever calls it has read all that
+    /// its device was sent before.
+    pub fn see_page(&mut self, min_syn: u64, entry: &Value, asked: Instant) {
+        let pushes = entry["messages"].as_array().expect("messages");
+        let syn_stored = entry["syn_stored"].as_u64().expect("a number");
         let syns: Vec<u64> = pushes.iter().map(syn_of).collect();
         assert!(
             syns.is_sorted_by(|one, next| one < next),
             "in order: {syns:?}"
+        );
+        assert!(
+            syns.first().is_none_or(|first| *first >= min_syn),
+            "below what was asked for"
         );
         assert!(
             syns.last().is_none_or(|last| *last <= syn_stored),
@@ -169,11 +198,47 @@ impl History {
         let highest = self.shown.keys().max().copied().unwrap_or(0);
         assert!(
             syn_stored >= highest,
-            "the watermark went back to {syn_stored}"
+            "{}: the watermark went back to {syn_stored} from {highest}",
+            self.token
         );
-        pushes.iter().for_each(|push| self.see(push));
-        (self.absent_from, self.absent_up_to) = (min_syn, syn_stored);
-        self.present = syns;
+        for push in pushes {
+            self.see(push);
+            self.check_life(text_of(push), asked);
+        }
+        if !self.is_clock_wrong && entry["partial_content"] == false {
+            (self.absent_from, self.absent_up_to) = (min_syn, syn_stored);
+            self.present = syns;
+        }
+    }
+
+    fn check_life(&self, text: &str, asked: Instant) {
+        let sent = &self.sent[text];
+        let Some((ttl, answered)) = sent.ttl.zip(sent.answered) else {
+            return;
+        };
+        assert!(
+            sent.is_clock_moved || asked <= answered + ttl + PAGE_GRACE,
+            "{text} had expired when the page was asked for"
+        );
+    }
+
+    /// Nobody is sending: of each collapse key there is one push.
+    pub fn judge_keys(&self, pushes: &[Value]) {
+        let keys = pushes
+            .iter()
+            .filter_map(|push| self.sent[text_of(push)].key);
+        let mut count: HashMap<u8, usize> = HashMap::new();
+        keys.for_each(|key| *count.entry(key).or_default() += 1);
+        let token = &self.token;
+        assert!(
+            count.values().all(|count| *count == 1),
+            "{token}: {count:?} by key"
+        );
+    }
+
+    /// Whether it lives until it is acknowledged or replaced.
+    pub fn is_lasting(&self, push: &Value) -> bool {
+        self.sent[text_of(push)].ttl.is_none()
     }
 
     /// Everything that was answered 200 has been shown, or has an excuse.
@@ -185,7 +250,7 @@ impl History {
             let is_shown = self.shown.values().any(|(_, shown)| shown == id);
             assert!(
                 is_shown || self.may_be_gone(sent),
-                "{}: {text} was answered 200 and is gone",
+                "{}: {text} was answered 200 and is gone: {sent:?}",
                 self.token
             );
         }
@@ -203,6 +268,6 @@ impl History {
                     && other.answer != Some(Answer::Refused)
                     && other.answered.is_none_or(|answered| answered >= sent.begun)
             });
-        has_expired || is_replaced
+        has_expired || is_replaced || sent.is_given_up
     }
 }
