@@ -36,7 +36,7 @@ impl Crowd {
                     self.acknowledge_the_future(server, place, &mut random)
                         .await
                 }
-                13 => self.meddle(server, place, &mut random).await,
+                13..16 => self.meddle(server, place, &mut random).await,
                 _ => hold_socket(server, device, &own, &mut random, is_over).await,
             }
         }
