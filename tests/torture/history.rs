@@ -44,6 +44,8 @@ struct Sent {
     is_clock_moved: bool,
     /// An ack of everything may have met it.
     is_given_up: bool,
+    /// It was shown or has an excuse, which stands.
+    is_settled: bool,
 }
 
 /// Everything that is known of a token.
@@ -53,6 +55,8 @@ pub struct History {
     sent: HashMap<String, Sent>,
     /// Each number that was ever shown, with its text and name.
     shown: BTreeMap<u64, (String, String)>,
+    /// The number of each text that was ever shown.
+    numbers: HashMap<String, u64>,
     /// Everything up to here was acknowledged.
     acked: u64,
     /// Numbers that a whole page did not have: they may never be shown again.
@@ -69,6 +73,7 @@ impl History {
             token: token.to_owned(),
             sent: HashMap::new(),
             shown: BTreeMap::new(),
+            numbers: HashMap::new(),
             acked: 0,
             absent_from: 0,
             absent_up_to: 0,
@@ -121,6 +126,7 @@ impl History {
             key,
             is_clock_moved: false,
             is_given_up: false,
+            is_settled: false,
         });
     }
 
@@ -160,11 +166,8 @@ impl History {
             !is_gone || self.present.contains(&syn),
             "{token}: {syn} ({text}) appears behind a reader"
         );
-        let other = self
-            .shown
-            .iter()
-            .find(|(other, held)| **other != syn && held.0 == text);
-        assert_eq!(other, None, "{token}: {text} has {syn}, too");
+        let number = *self.numbers.entry(text.clone()).or_insert(syn);
+        assert_eq!(number, syn, "{token}: {text} has two numbers");
         let known = self.shown.insert(syn, (text.clone(), id.clone()));
         assert!(
             known.as_ref().is_none_or(|known| *known == (text, id)),
@@ -242,17 +245,22 @@ impl History {
     }
 
     /// Everything that was answered 200 has been shown, or has an excuse.
-    pub fn judge(&self) {
-        for (text, sent) in &self.sent {
+    pub fn judge(&mut self) {
+        let mut settled = Vec::new();
+        for (text, sent) in self.sent.iter().filter(|(_, sent)| !sent.is_settled) {
             let Some(Answer::Accepted(id)) = &sent.answer else {
                 continue;
             };
-            let is_shown = self.shown.values().any(|(_, shown)| shown == id);
+            let shown = self.numbers.get(text).map(|syn| &self.shown[syn].1);
             assert!(
-                is_shown || self.may_be_gone(sent),
+                shown == Some(id) || self.may_be_gone(sent),
                 "{}: {text} was answered 200 and is gone: {sent:?}",
                 self.token
             );
+            settled.push(text.clone());
+        }
+        for text in settled {
+            self.sent.get_mut(&text).expect("it was sent").is_settled = true;
         }
     }
 
