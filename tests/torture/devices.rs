@@ -180,9 +180,11 @@ pub fn take<'a>(
     let watched = own.iter().find(|it| it.token == token);
     let watched = watched.expect("a token of this device");
     let syn = frame["syn"].as_u64().expect("a number");
-    let before = last.insert(token.to_owned(), syn).unwrap_or(0);
+    let mut history = watched.history.borrow_mut();
+    let before = last.insert(token.to_owned(), syn);
+    let before = before.unwrap_or(history.wanted() - 1);
     assert!(before < syn, "{token}: {syn} after {before}");
-    watched.history.borrow_mut().see(&frame);
+    history.see_after(before, &frame);
     Some((watched, syn))
 }
 

@@ -5,7 +5,7 @@
 //! visible before it is durable (5) shows as a page beyond its watermark, or as a number with two
 //! pushes after a crash. Books (11) are audited after every round.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -63,6 +63,8 @@ pub struct History {
     absent_from: u64,
     absent_up_to: u64,
     present: Vec<u64>,
+    /// Numbers that a socket has stepped over unseen: nor may these.
+    stepped_over: BTreeSet<u64>,
     /// The server's clock is wrong just now: what has expired by it may come back.
     is_clock_wrong: bool,
 }
@@ -78,6 +80,7 @@ impl History {
             absent_from: 0,
             absent_up_to: 0,
             present: Vec::new(),
+            stepped_over: BTreeSet::new(),
             is_clock_wrong: false,
         }
     }
@@ -101,6 +104,7 @@ impl History {
             sent.is_clock_moved = true;
         }
         self.absent_up_to = 0;
+        self.stepped_over.clear();
         self.is_clock_wrong = true;
     }
 
@@ -166,6 +170,10 @@ impl History {
             !is_gone || self.present.contains(&syn),
             "{token}: {syn} ({text}) appears behind a reader"
         );
+        assert!(
+            !self.stepped_over.contains(&syn),
+            "{token}: {syn} ({text}) appears behind a session"
+        );
         let number = *self.numbers.entry(text.clone()).or_insert(syn);
         assert_eq!(number, syn, "{token}: {text} has two numbers");
         let known = self.shown.insert(syn, (text.clone(), id.clone()));
@@ -173,6 +181,17 @@ impl History {
             known.as_ref().is_none_or(|known| *known == (text, id)),
             "{token}: {syn} is two pushes, {known:?}"
         );
+    }
+
+    /// A push was shown on a socket, the first one of its token after this number: what lies between
+    /// and was never shown is gone.
+    pub fn see_after(&mut self, before: u64, push: &Value) {
+        self.see(push);
+        if !self.is_clock_wrong {
+            let between = before + 1..syn_of(push);
+            let unseen = between.filter(|syn| !self.shown.contains_key(syn));
+            self.stepped_over.extend(unseen);
+        }
     }
 
     /// The device is done with everything up to here.
