@@ -76,6 +76,7 @@ async fn nothing_is_lost_whatever_happens() {
     let (sends, seen) = (total(History::sends), total(History::seen));
     println!("{happened:?}");
     println!("{rounds} rounds, {sends} sends, {seen} pushes seen, nothing amiss");
+    crowd.clear(&machine.server).await;
     machine.server.stop_and_audit().await;
 }
 
