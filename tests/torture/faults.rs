@@ -219,7 +219,8 @@ impl Machine {
     }
 
     fn cut_power(&self, random: &mut SmallRng) {
-        let torn = random.random_range(0..20_000);
+        // Half of the time cleanly, so that what was on its way is gone for certain.
+        let torn = [0, random.random_range(0..20_000)][random.random_range(0..2)];
         let store = self.server.data().join("store");
         self.faults.disk.cut_power(&store, torn);
     }
