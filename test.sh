@@ -7,7 +7,8 @@ cd "$(dirname "$0")"
 
 say() { printf '\n== %s\n' "$*"; }
 
-# A C compiler builds the allocator and the TLS primitives; curl runs the lines that --dev prints.
+# A C compiler builds the allocator and the TLS primitives; curl runs the lines that --dev prints; patch
+# tries the planted bugs.
 # Redis, and Cassandra on Java 17, which Maven fetches, are the stores of a region. FCM's SDKs run on
 # Python, Node and Java; the one for Go where there is Go.
 install_packages() {
@@ -15,6 +16,7 @@ install_packages() {
     command -v cc >/dev/null || missing+=(build-essential)
     command -v make >/dev/null || missing+=(make)
     command -v curl >/dev/null || missing+=(curl)
+    command -v patch >/dev/null || missing+=(patch)
     command -v setpriv >/dev/null || missing+=(util-linux)
     command -v redis-server >/dev/null || missing+=(redis-server)
     has_java_17 || missing+=(openjdk-17-jre-headless)

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 
 use futures_util::future::{join, join_all};
 use nix::sys::signal::{Signal, kill};
@@ -10,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use crate::harness::{
-    Credential, Server, ServerOptions, message, message_id, syn_of, syns_of, text_of,
+    Credential, Server, ServerOptions, message, message_id, syn_of, syns_of, text_of, texts_of,
 };
 
 /// What a test remembers of one token, over all crashes.
@@ -195,5 +196,42 @@ async fn sessions_of_both_kinds_survive_a_crash_and_a_clean_restart() {
         let entry = server.poll_token(&device, &token, syn - 2).await;
         assert_eq!(syns_of(&entry), [syn - 2, syn - 1, syn]);
     }
+    server.stop_and_audit().await;
+}
+
+/// The journal with its last bytes, without the zeros that are still to be written over.
+fn journal_of(server: &Server) -> (PathBuf, Vec<u8>) {
+    let files = std::fs::read_dir(server.data().join("store")).expect("a store");
+    let mut paths = files.map(|file| file.expect("an entry").path());
+    let journal = paths.find(|path| path.extension().is_some_and(|it| it == "jnl"));
+    let journal = journal.expect("a journal");
+    let mut bytes = std::fs::read(&journal).expect("its bytes");
+    let end = bytes.iter().rposition(|byte| *byte != 0);
+    bytes.truncate(end.expect("something written") + 1);
+    (journal, bytes)
+}
+
+#[tokio::test]
+async fn a_journal_torn_at_any_byte_is_read_up_to_there() {
+    let mut server = Server::start().await;
+    let device = server.device().await;
+    let token = server.token(&device).await;
+    for text in ["one", "two", "torn"] {
+        server.push(&token, text).await;
+    }
+    server.kill();
+    let (journal, bytes) = journal_of(&server);
+    let length = std::fs::metadata(&journal).expect("its length").len();
+    // The last commit is a little longer than that.
+    for torn in 1..=150 {
+        std::fs::write(&journal, &bytes[..bytes.len() - torn]).expect("torn");
+        let file = std::fs::File::options().write(true).open(&journal);
+        file.and_then(|file| file.set_len(length)).expect("zeros");
+        assert_eq!(server.fsck(), 2, "{torn} bytes torn off");
+    }
+    server.start_again().await;
+    assert_eq!(server.push(&token, "again").await.len(), 32);
+    let entry = server.poll_token(&device, &token, 1).await;
+    assert_eq!(texts_of(&entry), ["one", "two", "again"]);
     server.stop_and_audit().await;
 }

@@ -1,15 +1,13 @@
-//! Who works at the server: senders of every kind, and devices that read as they please.
+//! Everybody at the server, and its senders: of every kind, and some hang up before they are answered.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::time::Duration;
 
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::Message;
 
-use crate::harness::{Credential, Server, Socket, message_id};
+use crate::harness::{Credential, Server, message_id};
 use crate::history::{Answer, History};
 
 const DEVICES: usize = 3;
@@ -18,13 +16,13 @@ const TOKENS_PER_DEVICE: usize = 2;
 /// Collapse keys in use: fewer than a token may have, so that none goes for want of a place.
 const COLLAPSE_KEYS: u8 = 3;
 
-/// Most pushes of one page.
-const PAGE: usize = 1_000;
+/// A sender that loses its patience.
+const SHORT_PATIENCE: Duration = Duration::from_millis(3);
 
 /// A token, its device and its history.
 pub struct Watched {
     pub token: String,
-    device: usize,
+    pub device: usize,
     pub history: RefCell<History>,
     is_member: bool,
 }
@@ -76,6 +74,12 @@ impl Crowd {
         }
     }
 
+    /// The tokens of a device.
+    pub fn tokens_of(&self, device: usize) -> Vec<&Watched> {
+        let tokens = self.tokens.iter();
+        tokens.filter(|it| it.device == device).collect()
+    }
+
     pub fn begin_round(&self, moves_clock: bool) {
         if moves_clock {
             for watched in &self.tokens {
@@ -98,7 +102,8 @@ impl Crowd {
             match random.random_range(0..20) {
                 0 => self.send_to_topic(server).await,
                 1 => self.send_to_nobody(server).await,
-                2..4 => self.send_again(server, &mut random).await,
+                2 => self.send_and_hang_up(server, &mut random).await,
+                3..5 => self.send_again(server, &mut random).await,
                 _ => self.send_to_one(server, &mut random, moves_clock).await,
             }
         }
@@ -107,7 +112,8 @@ impl Crowd {
     async fn send_to_one(&self, server: &Server, random: &mut SmallRng, moves_clock: bool) {
         let place = random.random_range(0..self.tokens.len());
         let (watched, text) = (&self.tokens[place], self.next_text());
-        let ttl = (!moves_clock && random.random_range(0..8) == 0)
+        // The server counts whole seconds.
+        let ttl = (!moves_clock && random.random_range(0..6) == 0)
             .then(|| Duration::from_secs(random.random_range(0..3)));
         let key = (random.random_range(0..6) == 0).then(|| random.random_range(0..COLLAPSE_KEYS));
         let mut android = json!({});
@@ -159,6 +165,27 @@ impl Crowd {
         }
     }
 
+    /// Nobody knows what came of it.
+    async fn send_and_hang_up(&self, server: &Server, random: &mut SmallRng) {
+        let place = random.random_range(0..self.tokens.len());
+        let (watched, text) = (&self.tokens[place], self.next_text());
+        watched.history.borrow_mut().sends_now(&text, None, None);
+        let body = json!({"message": {"token": watched.token, "data": {"text": text}}});
+        let sending = tokio::time::timeout(SHORT_PATIENCE, try_send(server, None, &body));
+        let answer = judged(sending.await.ok().flatten());
+        watched.history.borrow_mut().answered(&text, answer);
+    }
+
+    /// A push that must be accepted and arrive.
+    pub async fn send_last(&self, server: &Server, watched: &Watched) -> String {
+        let text = self.next_text();
+        watched.history.borrow_mut().sends_now(&text, None, None);
+        let id = server.push(&watched.token, &text).await;
+        let answer = Answer::Accepted(id);
+        watched.history.borrow_mut().answered(&text, answer);
+        text
+    }
+
     /// What is wrong, or only tried, reaches nobody: no history knows its text.
     async fn send_to_nobody(&self, server: &Server) {
         let (text, token) = (self.next_text(), &self.tokens[0].token);
@@ -176,175 +203,6 @@ impl Crowd {
         self.next.set(next + 1);
         next.to_string()
     }
-
-    // --- Devices -----------------------------------------------------------------------------
-
-    /// Reads in one way or another until the round is over.
-    pub async fn read(
-        &self,
-        server: &Server,
-        device: &Credential,
-        mut random: SmallRng,
-        is_over: &Cell<bool>,
-    ) {
-        let place = self.devices.iter().position(|it| it.id == device.id);
-        let own: Vec<&Watched> = self
-            .tokens
-            .iter()
-            .filter(|it| Some(it.device) == place)
-            .collect();
-        while !is_over.get() {
-            match random.random_range(0..6) {
-                0 | 1 => poll(server, device, &own).await,
-                2 => hold_two_sockets(server, device, &own, &mut random).await,
-                3 => hold_slow_socket(server, device, &own).await,
-                _ => hold_socket(server, device, &own, &mut random, is_over).await,
-            }
-        }
-    }
-
-    /// Reads every token to its end, and judges.
-    pub async fn judge(&self, server: &Server) {
-        server
-            .metric_becomes("herald_fan_outs_unfinished", 0.0)
-            .await;
-        for (place, device) in self.devices.iter().enumerate() {
-            let own = self.tokens.iter().filter(|it| it.device == place);
-            for watched in own {
-                let min_syn = watched.history.borrow().wanted();
-                let entry = server.poll_token(device, &watched.token, min_syn).await;
-                assert_eq!(entry["partial_content"], false, "a page holds {PAGE}");
-                let pushes = entry["messages"].as_array().expect("messages");
-                let syn_stored = entry["syn_stored"].as_u64().expect("a number");
-                let mut history = watched.history.borrow_mut();
-                history.see_page(min_syn, pushes, syn_stored);
-                history.judge();
-                // Pages stay short.
-                if pushes.len() > PAGE / 4 {
-                    history.acks(syn_stored);
-                }
-            }
-        }
-    }
-}
-
-fn wanted(own: &[&Watched]) -> Vec<(String, u64)> {
-    own.iter()
-        .map(|it| (it.token.clone(), it.history.borrow().wanted()))
-        .collect()
-}
-
-async fn poll(server: &Server, device: &Credential, own: &[&Watched]) {
-    let asked = wanted(own);
-    let requests: Vec<Value> = asked
-        .iter()
-        .map(|(token, min_syn)| {
-            json!({"project_id": "demo", "token": token, "min_syn": min_syn, "limit": PAGE})
-        })
-        .collect();
-    let body = json!({"requests": requests});
-    let path = "/v1/projects/messages:get";
-    let polled = try_post(server, path, device.header(), None, &body).await;
-    let Some((200, polled)) = polled else {
-        return;
-    };
-    for (watched, entry) in own
-        .iter()
-        .zip(polled["by_token"].as_array().expect("entries"))
-    {
-        let Some(pushes) = entry["messages"].as_array() else {
-            continue;
-        };
-        let mut history = watched.history.borrow_mut();
-        pushes.iter().for_each(|push| history.see(push));
-    }
-}
-
-async fn open(server: &Server, device: &Credential, own: &[&Watched]) -> Option<Socket> {
-    let url = format!("ws://{}/v1/connect", server.listen());
-    let mut socket = Socket::try_connect(&url).await?;
-    let asked = wanted(own);
-    let asked: Vec<(&str, u64)> = asked.iter().map(|(it, min)| (it.as_str(), *min)).collect();
-    socket.hello(device, &asked).await;
-    Some(socket)
-}
-
-/// Reads and acknowledges for a while.
-async fn hold_socket(
-    server: &Server,
-    device: &Credential,
-    own: &[&Watched],
-    random: &mut SmallRng,
-    is_over: &Cell<bool>,
-) {
-    let Some(mut socket) = open(server, device, own).await else {
-        return tokio::time::sleep(Duration::from_millis(20)).await;
-    };
-    let until = tokio::time::Instant::now() + Duration::from_millis(random.random_range(50..500));
-    let mut last = HashMap::new();
-    while !is_over.get() {
-        let Ok(Some(message)) = tokio::time::timeout_at(until, socket.message()).await else {
-            return;
-        };
-        let Some((watched, syn)) = take(&message, own, &mut last) else {
-            continue;
-        };
-        if random.random_range(0..10) == 0 {
-            watched.history.borrow_mut().acks(syn);
-            socket.ack(&watched.token, syn).await;
-        }
-    }
-}
-
-/// A push that came on a socket: its numbers grow.
-fn take<'a>(
-    message: &Message,
-    own: &[&'a Watched],
-    last: &mut HashMap<String, u64>,
-) -> Option<(&'a Watched, u64)> {
-    let frame: Value = serde_json::from_str(message.to_text().ok()?).ok()?;
-    if frame["type"] != "push" {
-        return None;
-    }
-    let token = frame["token"].as_str().expect("a token");
-    let watched = own.iter().find(|it| it.token == token);
-    let watched = watched.expect("a token of this device");
-    let syn = frame["syn"].as_u64().expect("a number");
-    let before = last.insert(token.to_owned(), syn).unwrap_or(0);
-    assert!(before < syn, "{token}: {syn} after {before}");
-    watched.history.borrow_mut().see(&frame);
-    Some((watched, syn))
-}
-
-/// The second one takes over; what either shows is true.
-async fn hold_two_sockets(
-    server: &Server,
-    device: &Credential,
-    own: &[&Watched],
-    random: &mut SmallRng,
-) {
-    let Some(mut first) = open(server, device, own).await else {
-        return;
-    };
-    tokio::time::sleep(Duration::from_millis(random.random_range(0..50))).await;
-    let Some(mut second) = open(server, device, own).await else {
-        return;
-    };
-    for socket in [&mut first, &mut second] {
-        let until = tokio::time::Instant::now() + Duration::from_millis(80);
-        let mut last = HashMap::new();
-        while let Ok(Some(message)) = tokio::time::timeout_at(until, socket.message()).await {
-            take(&message, own, &mut last);
-        }
-    }
-}
-
-/// Says hello and does not listen.
-async fn hold_slow_socket(server: &Server, device: &Credential, own: &[&Watched]) {
-    if let Some(socket) = open(server, device, own).await {
-        tokio::time::sleep(Duration::from_millis(150)).await;
-        drop(socket);
-    }
 }
 
 // --- Calls that may have no answer -------------------------------------------------------------
@@ -354,7 +212,7 @@ async fn try_send(server: &Server, once: Option<&str>, body: &Value) -> Option<(
     try_post(server, path, server.service_token(), once, body).await
 }
 
-async fn try_post(
+pub async fn try_post(
     server: &Server,
     path: &str,
     credential: String,
@@ -380,7 +238,7 @@ async fn try_post(
     Some((status, serde_json::from_str(&text).unwrap_or(Value::Null)))
 }
 
-fn judged(answer: Option<(u16, Value)>) -> Answer {
+pub fn judged(answer: Option<(u16, Value)>) -> Answer {
     match answer {
         Some((200, answer)) => Answer::Accepted(message_id(&answer)),
         Some((504, _)) | None => Answer::Unknown,

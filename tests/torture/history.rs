@@ -1,11 +1,11 @@
 //! What happened to one token, and what may not have.
 //!
 //! The promises that are judged here, by their numbers in ARCHITECTURE.md: 1 no loss, 2 no
-//! invention, 3 one syn one push, 4 no hole, 6 order, 8 TTL, 9 isolation. That nothing is visible
-//! before it is durable (5) shows as a number with two pushes after a crash. Books (11) are audited
-//! at the end of a run.
+//! invention, 3 one syn one push, 4 no hole, 6 order, 7 acks, 8 TTL, 9 isolation. That nothing is
+//! visible before it is durable (5) shows as a page beyond its watermark, or as a number with two
+//! pushes after a crash. Books (11) are audited after every round.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -17,6 +17,9 @@ const SHOWN_LATE: Duration = Duration::from_secs(2);
 
 /// What the contract grants beyond a push's life.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// A page is asked for after that, so it needs no grace but for two clocks that are not one.
+const PAGE_GRACE: Duration = Duration::from_millis(100);
 
 /// How a send was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +42,10 @@ struct Sent {
     key: Option<u8>,
     /// The clock was moved while it was on its way or waiting.
     is_clock_moved: bool,
+    /// An ack of everything may have met it.
+    is_given_up: bool,
+    /// It was shown or has an excuse, which stands.
+    is_settled: bool,
 }
 
 /// Everything that is known of a token.
@@ -48,12 +55,18 @@ pub struct History {
     sent: HashMap<String, Sent>,
     /// Each number that was ever shown, with its text and name.
     shown: BTreeMap<u64, (String, String)>,
+    /// The number of each text that was ever shown.
+    numbers: HashMap<String, u64>,
     /// Everything up to here was acknowledged.
     acked: u64,
     /// Numbers that a whole page did not have: they may never be shown again.
     absent_from: u64,
     absent_up_to: u64,
     present: Vec<u64>,
+    /// Numbers that a socket has stepped over unseen: nor may these.
+    stepped_over: BTreeSet<u64>,
+    /// The server's clock is wrong just now: what has expired by it may come back.
+    is_clock_wrong: bool,
 }
 
 impl History {
@@ -62,10 +75,13 @@ impl History {
             token: token.to_owned(),
             sent: HashMap::new(),
             shown: BTreeMap::new(),
+            numbers: HashMap::new(),
             acked: 0,
             absent_from: 0,
             absent_up_to: 0,
             present: Vec::new(),
+            stepped_over: BTreeSet::new(),
+            is_clock_wrong: false,
         }
     }
 
@@ -88,6 +104,20 @@ impl History {
             sent.is_clock_moved = true;
         }
         self.absent_up_to = 0;
+        self.stepped_over.clear();
+        self.is_clock_wrong = true;
+    }
+
+    /// It is right again.
+    pub fn clock_is_right(&mut self) {
+        self.is_clock_wrong = false;
+    }
+
+    /// The device has acknowledged whatever is there: each push that was begun by now may be gone.
+    pub fn gives_up(&mut self) {
+        for sent in self.sent.values_mut() {
+            sent.is_given_up = true;
+        }
     }
 
     /// Somebody is about to send this text.
@@ -99,6 +129,8 @@ impl History {
             ttl,
             key,
             is_clock_moved: false,
+            is_given_up: false,
+            is_settled: false,
         });
     }
 
@@ -133,16 +165,12 @@ impl History {
             let until = sent.answered.unwrap_or_else(Instant::now) + ttl + GRACE + SHOWN_LATE;
             assert!(Instant::now() <= until, "{text} came after its time");
         }
-        let is_gone = (self.absent_from..=self.absent_up_to).contains(&syn);
-        assert!(
-            !is_gone || self.present.contains(&syn),
-            "{token}: {syn} ({text}) appears behind a reader"
-        );
-        let other = self
-            .shown
-            .iter()
-            .find(|(other, held)| **other != syn && held.0 == text);
-        assert_eq!(other, None, "{token}: {text} has {syn}, too");
+        // What was acknowledged unseen may come after all: a crash may forget an ack.
+        if !sent.is_given_up {
+            self.check_hole(syn, &text);
+        }
+        let number = *self.numbers.entry(text.clone()).or_insert(syn);
+        assert_eq!(number, syn, "{token}: {text} has two numbers");
         let known = self.shown.insert(syn, (text.clone(), id.clone()));
         assert!(
             known.as_ref().is_none_or(|known| *known == (text, id)),
@@ -150,17 +178,48 @@ impl History {
         );
     }
 
+    fn check_hole(&self, syn: u64, text: &str) {
+        let token = &self.token;
+        let is_absent = (self.absent_from..=self.absent_up_to).contains(&syn);
+        assert!(
+            !is_absent || self.present.contains(&syn),
+            "{token}: {syn} ({text}) appears behind a reader"
+        );
+        assert!(
+            !self.stepped_over.contains(&syn),
+            "{token}: {syn} ({text}) appears behind a session"
+        );
+    }
+
+    /// A push was shown on a socket, the first one of its token after this number: what lies between
+    /// and was never shown is gone.
+    pub fn see_after(&mut self, before: u64, push: &Value) {
+        self.see(push);
+        if !self.is_clock_wrong {
+            let between = before + 1..syn_of(push);
+            let unseen = between.filter(|syn| !self.shown.contains_key(syn));
+            self.stepped_over.extend(unseen);
+        }
+    }
+
     /// The device is done with everything up to here.
     pub fn acks(&mut self, syn: u64) {
         self.acked = self.acked.max(syn);
     }
 
-    /// A whole page from `min_syn` up to the watermark.
-    pub fn see_page(&mut self, min_syn: u64, pushes: &[Value], syn_stored: u64) {
+    /// A poll's entry from `min_syn` on, asked for at this moment. Whoever calls it has read all that
+    /// its device was sent before.
+    pub fn see_page(&mut self, min_syn: u64, entry: &Value, asked: Instant) {
+        let pushes = entry["messages"].as_array().expect("messages");
+        let syn_stored = entry["syn_stored"].as_u64().expect("a number");
         let syns: Vec<u64> = pushes.iter().map(syn_of).collect();
         assert!(
             syns.is_sorted_by(|one, next| one < next),
             "in order: {syns:?}"
+        );
+        assert!(
+            syns.first().is_none_or(|first| *first >= min_syn),
+            "below what was asked for"
         );
         assert!(
             syns.last().is_none_or(|last| *last <= syn_stored),
@@ -169,25 +228,66 @@ impl History {
         let highest = self.shown.keys().max().copied().unwrap_or(0);
         assert!(
             syn_stored >= highest,
-            "the watermark went back to {syn_stored}"
+            "{}: the watermark went back to {syn_stored} from {highest}",
+            self.token
         );
-        pushes.iter().for_each(|push| self.see(push));
-        (self.absent_from, self.absent_up_to) = (min_syn, syn_stored);
-        self.present = syns;
+        for push in pushes {
+            self.see(push);
+            self.check_life(text_of(push), asked);
+        }
+        if !self.is_clock_wrong && entry["partial_content"] == false {
+            (self.absent_from, self.absent_up_to) = (min_syn, syn_stored);
+            self.present = syns;
+        }
+    }
+
+    fn check_life(&self, text: &str, asked: Instant) {
+        let sent = &self.sent[text];
+        let Some((ttl, answered)) = sent.ttl.zip(sent.answered) else {
+            return;
+        };
+        assert!(
+            sent.is_clock_moved || asked <= answered + ttl + PAGE_GRACE,
+            "{text} had expired when the page was asked for"
+        );
+    }
+
+    /// Nobody is sending: of each collapse key there is one push.
+    pub fn judge_keys(&self, pushes: &[Value]) {
+        let keys = pushes
+            .iter()
+            .filter_map(|push| self.sent[text_of(push)].key);
+        let mut count: HashMap<u8, usize> = HashMap::new();
+        keys.for_each(|key| *count.entry(key).or_default() += 1);
+        let token = &self.token;
+        assert!(
+            count.values().all(|count| *count == 1),
+            "{token}: {count:?} by key"
+        );
+    }
+
+    /// Whether it lives until it is acknowledged or replaced.
+    pub fn is_lasting(&self, push: &Value) -> bool {
+        self.sent[text_of(push)].ttl.is_none()
     }
 
     /// Everything that was answered 200 has been shown, or has an excuse.
-    pub fn judge(&self) {
-        for (text, sent) in &self.sent {
+    pub fn judge(&mut self) {
+        let mut settled = Vec::new();
+        for (text, sent) in self.sent.iter().filter(|(_, sent)| !sent.is_settled) {
             let Some(Answer::Accepted(id)) = &sent.answer else {
                 continue;
             };
-            let is_shown = self.shown.values().any(|(_, shown)| shown == id);
+            let shown = self.numbers.get(text).map(|syn| &self.shown[syn].1);
             assert!(
-                is_shown || self.may_be_gone(sent),
-                "{}: {text} was answered 200 and is gone",
+                shown == Some(id) || self.may_be_gone(sent),
+                "{}: {text} was answered 200 and is gone: {sent:?}",
                 self.token
             );
+            settled.push(text.clone());
+        }
+        for text in settled {
+            self.sent.get_mut(&text).expect("it was sent").is_settled = true;
         }
     }
 
@@ -203,6 +303,6 @@ impl History {
                     && other.answer != Some(Answer::Refused)
                     && other.answered.is_none_or(|answered| answered >= sent.begun)
             });
-        has_expired || is_replaced
+        has_expired || is_replaced || sent.is_given_up
     }
 }

@@ -12,13 +12,17 @@
 //! The seed fixes who does what and which faults come; the machine has its own say in when.
 
 mod crowd;
+mod devices;
 mod faults;
 #[path = "../scenarios/harness/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "scenarios use the rest of it")]
 mod harness;
 mod history;
+mod judge;
+mod plants;
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
@@ -27,11 +31,16 @@ use rand::{RngExt as _, SeedableRng as _};
 
 use crowd::Crowd;
 use faults::{Fault, Machine};
+use harness::Server;
+use history::History;
 
 /// How long a run goes on unless it is told otherwise.
 const SHORT: Duration = Duration::from_secs(25);
 
 const SENDERS: usize = 6;
+
+/// Rounds from one look at memory and descriptors to the next.
+const REPORT_EVERY: usize = 100;
 
 #[tokio::test]
 async fn nothing_is_lost_whatever_happens() {
@@ -43,34 +52,54 @@ async fn nothing_is_lost_whatever_happens() {
     let mut machine = Machine::start().await;
     let crowd = Crowd::gather(&machine.server).await;
     let begun = Instant::now();
-    let mut rounds = 0;
-    let mut faults = Fault::deck(&mut random);
+    let mut happened: BTreeMap<Fault, usize> = BTreeMap::new();
+    let mut deck = Fault::deck(&mut random);
     while begun.elapsed() < length {
-        let fault = faults.pop().unwrap_or_else(|| {
-            faults = Fault::deck(&mut random);
+        let fault = deck.pop().unwrap_or_else(|| {
+            deck = Fault::deck(&mut random);
             Fault::Nothing
         });
-        a_round(&mut machine, &crowd, fault, &mut random).await;
-        rounds += 1;
+        let rounds: usize = happened.values().sum();
+        println!("round {rounds}: {fault:?}");
+        a_round(&mut machine, &crowd, fault, &mut random, rounds).await;
+        *happened.entry(fault).or_default() += 1;
+        if rounds.is_multiple_of(REPORT_EVERY) {
+            report_process(&machine.server, rounds).await;
+        }
     }
-    let sends: usize = crowd
-        .tokens
-        .iter()
-        .map(|it| it.history.borrow().sends())
-        .sum();
-    let seen: usize = crowd
-        .tokens
-        .iter()
-        .map(|it| it.history.borrow().seen())
-        .sum();
+    let rounds: usize = happened.values().sum();
+    report_process(&machine.server, rounds).await;
+    let total = |count: fn(&History) -> usize| -> usize {
+        let tokens = crowd.tokens.iter();
+        tokens.map(|it| count(&it.history.borrow())).sum()
+    };
+    let (sends, seen) = (total(History::sends), total(History::seen));
+    println!("{happened:?}");
     println!("{rounds} rounds, {sends} sends, {seen} pushes seen, nothing amiss");
+    crowd.clear(&machine.server).await;
     machine.server.stop_and_audit().await;
 }
 
+/// What the process has taken, for whoever looks for a leak.
+async fn report_process(server: &Server, rounds: usize) {
+    let metrics = server.metrics().await;
+    let (memory, files) = (
+        metrics["process_resident_memory_bytes"] / 1024.0 / 1024.0,
+        metrics["process_open_fds"],
+    );
+    println!("after {rounds} rounds: {memory:.0} MiB resident, {files} descriptors");
+}
+
 /// Everybody works until the fault has happened; then everything is looked at.
-async fn a_round(machine: &mut Machine, crowd: &Crowd, fault: Fault, random: &mut SmallRng) {
+async fn a_round(
+    machine: &mut Machine,
+    crowd: &Crowd,
+    fault: Fault,
+    random: &mut SmallRng,
+    number: usize,
+) {
     let is_over = Cell::new(false);
-    let moves_clock = matches!(fault, Fault::ClockForward | Fault::ClockBack);
+    let moves_clock = fault.moves_clock();
     crowd.begin_round(moves_clock);
     let mut seeds = || SmallRng::seed_from_u64(random.random());
     let randoms: Vec<SmallRng> = (0..SENDERS + crowd.devices.len())
@@ -81,10 +110,9 @@ async fn a_round(machine: &mut Machine, crowd: &Crowd, fault: Fault, random: &mu
         let random = random.clone();
         crowd.send(&machine.server, random, &is_over, moves_clock)
     });
-    let readers = crowd
-        .devices
+    let readers = for_readers
         .iter()
-        .zip(for_readers)
+        .enumerate()
         .map(|(device, random)| crowd.read(&machine.server, device, random.clone(), &is_over));
     let pause = Duration::from_millis(random.random_range(50..700));
     let (server, faults) = (&machine.server, &machine.faults);
@@ -95,5 +123,7 @@ async fn a_round(machine: &mut Machine, crowd: &Crowd, fault: Fault, random: &mu
     };
     join(join(join_all(senders), join_all(readers)), happening).await;
     machine.recover(fault, random).await;
-    crowd.judge(&machine.server).await;
+    crowd
+        .judge(&machine.server, number % crowd.devices.len())
+        .await;
 }

@@ -1,7 +1,8 @@
 /* Stands between a server and its disk and clock, by orders in the directory that FAULTY_DISK names:
- * a sync waits while there is a file "stall", and fails while there is "fail"; nothing can be written
- * to a file while there is "full"; and the clock is as many milliseconds off as "clock" says. How far
- * each file was synced is noted in "synced", under its inode, so that the rest can be taken away. */
+ * a sync waits while there is a file "stall", is slow while there is "slow", and fails while there is
+ * "fail"; nothing can be written to a file while there is "full"; and the clock is as many
+ * milliseconds off as "clock" says. How far each file was synced is noted in "synced", under its
+ * inode, so that the rest can be taken away. */
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -25,22 +26,27 @@ static int is_ordered(const char *order) {
     return path_of(order, path) && access(path, F_OK) == 0;
 }
 
+/* A sync makes durable all that was written, whoever wrote it: so what was once noted stands, also if
+ * it is called by one who has not written himself. */
 static void note_synced(int file) {
     char name[64], path[PATH_MAX];
     struct stat what;
     off_t end = lseek(file, 0, SEEK_CUR);
     if (end < 0 || fstat(file, &what) != 0 || !S_ISREG(what.st_mode)) return;
     snprintf(name, sizeof name, "synced/%llu", (unsigned long long)what.st_ino);
-    int note = path_of(name, path) ? open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1;
+    int note = path_of(name, path) ? open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600) : -1;
     if (note < 0) return;
+    char noted[32] = "0";
+    syscall(SYS_pread64, note, noted, sizeof noted - 1, 0);
     /* Of one length, so that it is overwritten whole. */
     int length = snprintf(name, sizeof name, "%020lld", (long long)end);
-    syscall(SYS_pwrite64, note, name, length, 0);
+    if (atoll(noted) < end) syscall(SYS_pwrite64, note, name, length, 0);
     close(note);
 }
 
 static int judged(long call, int file) {
     while (is_ordered("stall")) usleep(500);
+    if (is_ordered("slow")) usleep(40000);
     if (is_ordered("fail")) {
         errno = EIO;
         return -1;

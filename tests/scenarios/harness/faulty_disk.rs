@@ -35,6 +35,11 @@ impl FaultyDisk {
         std::fs::write(self.orders.path().join("stall"), "").expect("ordered");
     }
 
+    /// From now on each sync takes its time.
+    pub fn slow_down(&self) {
+        std::fs::write(self.orders.path().join("slow"), "").expect("ordered");
+    }
+
     /// From now on a sync fails.
     pub fn fail(&self) {
         std::fs::write(self.orders.path().join("fail"), "").expect("ordered");
@@ -84,18 +89,20 @@ impl FaultyDisk {
             .path()
             .join("synced")
             .join(what.ino().to_string());
-        let synced: u64 = std::fs::read_to_string(note)
+        let synced: u64 = std::fs::read_to_string(&note)
             .ok()
             .and_then(|note| note.parse().ok())
             .unwrap_or(0);
         let kept = (synced + torn).min(what.len());
         file.set_len(kept).expect("cut");
         file.set_len(what.len()).expect("as long as before");
+        // What has outlived one failure is on the disk, and outlives the next.
+        std::fs::write(note, format!("{kept:020}")).expect("noted");
     }
 
     /// A good disk again, whatever was wrong.
     pub fn mend_everything(&self) {
-        for order in ["stall", "fail", "full"] {
+        for order in ["stall", "slow", "fail", "full"] {
             // It need not have been ordered.
             let _ = std::fs::remove_file(self.orders.path().join(order));
         }

@@ -119,6 +119,32 @@ impl Server {
         self.start_again().await;
     }
 
+    /// Starts another process on the same data and kills it a moment later, wherever it is by then.
+    pub async fn start_and_kill(&mut self, after: Duration) {
+        self.dev_modified = modified(&self.data.path().join("dev.json"));
+        self.process = spawn(self.data.path(), &self.options);
+        tokio::time::sleep(after).await;
+        self.kill();
+    }
+
+    /// Starts a second process on the data of this one, which has to give up; how it ended.
+    pub async fn rival(&self) -> ExitStatus {
+        let mut rival = spawn(self.data.path(), &self.options);
+        let deadline = Instant::now() + super::PATIENCE;
+        loop {
+            if let Some(status) = rival.try_wait().expect("a process") {
+                return status;
+            }
+            if Instant::now() > deadline {
+                // It must not outlive the test.
+                let _ = rival.kill();
+                let _ = rival.wait();
+                panic!("two servers on one directory");
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Sends SIGTERM and returns at once.
     pub fn terminate(&self) {
         kill(self.pid(), Signal::SIGTERM).expect("signalled");
