@@ -1,7 +1,8 @@
 //! A socket that is two buffers in memory: it takes as few bytes at a time as it is told to hold.
 
+use std::convert::Infallible;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -13,12 +14,18 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 pub struct Pipe(pub DuplexStream);
 
 impl DeviceStream for Pipe {
-    fn park(self) -> Result<OwnedFd, NotParked<Self>> {
+    type Parked = Infallible;
+
+    fn park(self) -> Result<Infallible, NotParked<Self>> {
         Err(NotParked::Stays(self))
     }
 
-    fn wake(_: OwnedFd) -> io::Result<Self> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn descriptor(parked: &Infallible) -> Option<BorrowedFd<'_>> {
+        match *parked {}
+    }
+
+    fn wake(parked: Infallible) -> io::Result<Self> {
+        match parked {}
     }
 }
 
