@@ -16,7 +16,8 @@ use crate::witness::{Reader, Witness};
 const SENDERS: usize = 2;
 
 /// Between two sends of one sender: what is wanted is pushes at every moment, not as many as can be.
-const SEND_EVERY: Duration = Duration::from_millis(50);
+/// All of a token's must fit a page, however long a failover takes.
+const SEND_EVERY: Duration = Duration::from_millis(100);
 
 /// Between two polls of one reader.
 const POLL_EVERY: Duration = Duration::from_millis(60);

@@ -17,6 +17,7 @@ mod healing;
 mod health;
 mod hints;
 mod letters;
+mod line;
 mod options;
 mod presence;
 mod primaries;

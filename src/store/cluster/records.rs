@@ -8,11 +8,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use redis::cluster::ClusterClient;
-use redis::cluster_async::ClusterConnection;
 use redis::io::tcp::TcpSettings;
 use redis::{Cmd, RedisError, ToRedisArgs};
 use sha2::{Digest, Sha256};
 
+use super::line::Line;
 use super::primaries::Primaries;
 use super::reply::Reply;
 use crate::store::StoreError;
@@ -119,7 +119,7 @@ impl Library {
 /// One call on its way.
 pub(super) struct Call {
     command: Cmd,
-    connection: usize,
+    line: usize,
 }
 
 impl Call {
@@ -132,7 +132,7 @@ impl Call {
 
 /// All records.
 pub(super) struct Records {
-    connections: Vec<ClusterConnection>,
+    lines: Vec<Arc<Line>>,
     key_prefix: String,
     library: Library,
     primaries: Arc<Primaries>,
@@ -161,12 +161,12 @@ impl Records {
         primaries: Arc<Primaries>,
     ) -> Result<Self, RedisError> {
         let client = client(urls)?.build()?;
-        let mut connections = Vec::with_capacity(CONNECTIONS);
+        let mut lines = Vec::with_capacity(CONNECTIONS);
         for _ in 0..CONNECTIONS {
-            connections.push(client.get_async_connection().await?);
+            lines.push(Line::open(client.clone()).await?);
         }
         let records = Self {
-            connections,
+            lines,
             key_prefix: key_prefix.to_owned(),
             library: Library::of_this_build(),
             primaries,
@@ -206,7 +206,7 @@ impl Records {
         command.arg(self.library.function(function)).arg(1).arg(key);
         Call {
             command,
-            connection: usize::from(spread) % self.connections.len().max(1),
+            line: usize::from(spread) % self.lines.len().max(1),
         }
     }
 
@@ -216,14 +216,11 @@ impl Records {
     /// # Errors
     /// No answer, or one that this build does not understand. The step may have been taken.
     pub(super) async fn run(&self, call: Call) -> Result<Reply, StoreError> {
-        let Call {
-            command,
-            connection,
-        } = call;
-        let answer = match self.send(&command, connection).await {
+        let Call { command, line } = call;
+        let answer = match self.send(&command, line).await {
             Err(error) if is_unknown_function(&error) => {
                 self.load_library().await.map_err(no_answer)?;
-                self.send(&command, connection).await
+                self.send(&command, line).await
             }
             answer => answer,
         };
@@ -232,16 +229,10 @@ impl Records {
             .ok_or_else(|| StoreError::Corrupt("a function's answer cannot be read".to_owned()))
     }
 
-    async fn send(&self, command: &Cmd, connection: usize) -> Result<redis::Value, RedisError> {
-        let connection = self.connections.get(connection);
-        let mut connection = connection
-            .or(self.connections.first())
-            .cloned()
-            .ok_or((redis::ErrorKind::Client, "there is no connection"))?;
-        let answer = command.query_async(&mut connection);
-        tokio::time::timeout(ANSWER_MAX, answer)
-            .await
-            .unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
+    async fn send(&self, command: &Cmd, line: usize) -> Result<redis::Value, RedisError> {
+        let line = self.lines.get(line).or(self.lines.first());
+        let line = line.ok_or((redis::ErrorKind::Client, "there is no connection"))?;
+        line.call(command).await
     }
 
     /// Publishes on a sharded channel; answers how many heard it.
