@@ -106,14 +106,14 @@ impl Reach {
         }
     }
 
-    /// Whether a token that is met on one of the [`Self::walks`] is reached by it, and not by an
-    /// earlier one already. `is_subscribed` knows the topics of [`Self::asks_for`].
-    pub fn reaches_on(&self, walk: usize, is_subscribed: impl Fn(&TopicName) -> bool) -> bool {
+    /// Whether a token that is met on one of the [`Self::walks`] is reached by it, and was not met
+    /// on one of those before that, `earlier`. `is_subscribed` knows the topics of
+    /// [`Self::asks_for`].
+    pub fn reaches_on(&self, earlier: &[Walk], is_subscribed: impl Fn(&TopicName) -> bool) -> bool {
         let Self::Condition(condition) = self else {
             return true;
         };
-        let walks = self.walks();
-        let is_met_before = walks.iter().take(walk).any(|walk| match walk {
+        let is_met_before = earlier.iter().any(|walk| match walk {
             Walk::Members(topic) => is_subscribed(topic),
             Walk::Everyone => false,
         });
@@ -202,13 +202,13 @@ mod tests {
                     let place = topics.iter().position(|topic| topic == asked);
                     place.is_some_and(|place| subscribed >> place & 1 == 1)
                 };
-                let walks = reach.walks().into_iter().enumerate();
-                let met = walks.filter(|(number, walk)| {
+                let walks = reach.walks();
+                let met = walks.iter().enumerate().filter(|(number, walk)| {
                     let is_on_it = match walk {
                         Walk::Members(topic) => is_subscribed(topic),
                         Walk::Everyone => true,
                     };
-                    is_on_it && reach.reaches_on(*number, is_subscribed)
+                    is_on_it && reach.reaches_on(&walks[..*number], is_subscribed)
                 });
                 let expected = usize::from(parsed.holds(is_subscribed));
                 assert_eq!(met.count(), expected, "{condition}, {subscribed:b}");

@@ -237,11 +237,11 @@ impl Node {
             return Ok(());
         };
         let walks = fan_out.reach.walks();
-        while let Some(walk) = walks.get(checkpoint.walk) {
+        while checkpoint.walk < walks.len() {
             if self.is_over(&fan_out) {
                 break;
             }
-            let passed = self.pass_stretch(&fan_out, walk, &checkpoint).await?;
+            let passed = self.pass_stretch(&fan_out, &walks, &checkpoint).await?;
             let Some((next, copied)) = passed else {
                 return Ok(());
             };
@@ -261,14 +261,14 @@ impl Node {
     async fn pass_stretch(
         &self,
         fan_out: &FanOut,
-        walk: &Walk,
+        walks: &[Walk],
         at: &Checkpoint,
     ) -> Result<Option<(Checkpoint, Vec<TokenId>)>, StoreError> {
-        let store = self.store();
+        let (store, earlier) = (self.store(), &walks[..at.walk]);
         let stretch = store
-            .walk(fan_out.project, walk, &at.place, STRETCH)
+            .walk(fan_out.project, &walks[at.walk], &at.place, STRETCH)
             .await?;
-        let reached = self.reached(fan_out, at.walk, stretch.met).await?;
+        let reached = self.reached(fan_out, earlier, stretch.met).await?;
         let count = u32::try_from(reached.len()).unwrap_or(u32::MAX);
         self.fan_outs().pace.wait_for(count).await;
         let copies = reached
@@ -292,7 +292,7 @@ impl Node {
     async fn reached(
         &self,
         fan_out: &FanOut,
-        walk: usize,
+        earlier: &[Walk],
         met: Vec<TokenAddress>,
     ) -> Result<Vec<TokenAddress>, StoreError> {
         let topics = fan_out.reach.asks_for();
@@ -302,7 +302,7 @@ impl Node {
         let mut reached = Vec::with_capacity(met.len());
         for address in met {
             let since = self.store().subscribed_since(address.id, &topics).await?;
-            let is_reached = fan_out.reach.reaches_on(walk, |asked| {
+            let is_reached = fan_out.reach.reaches_on(earlier, |asked| {
                 let place = topics.iter().position(|topic| topic == asked);
                 place.is_some_and(|place| since.get(place).is_some_and(Option::is_some))
             });
