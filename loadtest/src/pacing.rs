@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
@@ -12,6 +13,21 @@ use tokio::io::unix::AsyncFd;
 use crate::clock::monotonic_ns;
 
 const NS_PER_S: u64 = 1_000_000_000;
+
+/// The nearest whole number.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "never negative, and far below 2^53"
+)]
+pub fn whole(number: f64) -> u64 {
+    number.round() as u64
+}
+
+/// How many things are due in a duration at a rate.
+pub fn due_in(per_second: f64, duration: Duration) -> u64 {
+    whole(per_second * duration.as_secs_f64())
+}
 
 /// Evenly spaced moments on the monotonic clock.
 #[derive(Debug, Clone, Copy)]

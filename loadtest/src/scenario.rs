@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::habit::Habit;
 use crate::options::{parse_duration, parse_rate};
+use crate::pacing::{due_in, whole};
 use crate::part::Part;
 
 /// A token with more unacknowledged pushes than this loses the oldest, and may (the contract's
@@ -197,7 +198,7 @@ impl Scenario {
         let mut counts = vec![(Habit::Good, self.devices)];
         let mut good = self.devices;
         for share in &self.habits {
-            let devices = rounded(count(self.devices) * share.share()).min(good);
+            let devices = whole(count(self.devices) * share.share()).min(good);
             good -= devices;
             counts.push((share.habit(), devices));
         }
@@ -209,7 +210,7 @@ impl Scenario {
 
     /// Sends of the steady stream.
     pub fn steady_sends(&self) -> u64 {
-        rounded(self.rate * self.duration.as_secs_f64())
+        due_in(self.rate, self.duration)
     }
 
     /// Pushes that one device may be sent if it has bad luck.
@@ -247,15 +248,6 @@ impl Burst {
 )]
 fn count(number: u64) -> f64 {
     number as f64
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "never negative, and far below 2^53"
-)]
-fn rounded(number: f64) -> u64 {
-    number.round() as u64
 }
 
 #[cfg(test)]

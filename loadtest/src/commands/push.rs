@@ -8,6 +8,7 @@ use clap::Args;
 use super::run::Run;
 use super::verdict::count;
 use crate::options::{CommonOptions, parse_rate, parse_share};
+use crate::pacing::{due_in, whole};
 use crate::report::RunResult;
 
 /// Flags of `swarm push`.
@@ -49,8 +50,13 @@ async fn push(run: &mut Run, options: &PushOptions) -> anyhow::Result<RunResult>
     run.await_start(common).await?;
     let tokens = shared(run.tokens(), options.share);
     let seconds = common.duration.as_secs_f64();
-    run.send(common, &tokens, options.rate, whole(options.rate * seconds))
-        .await?;
+    run.send(
+        common,
+        &tokens,
+        options.rate,
+        due_in(options.rate, common.duration),
+    )
+    .await?;
     run.drain(common.drain).await?;
     let rss = run.server_rss().await;
     let mut result = run.finish(common, common.sockets).await?;
@@ -69,15 +75,6 @@ fn shared(tokens: &[String], share: f64) -> Vec<String> {
     let wanted = usize::try_from(whole(count(tokens.len()) * share)).unwrap_or(usize::MAX);
     let wanted = wanted.clamp(1, tokens.len().max(1));
     tokens.iter().take(wanted).cloned().collect()
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "never negative, and far below 2^53"
-)]
-fn whole(number: f64) -> u64 {
-    number.round() as u64
 }
 
 #[cfg(test)]

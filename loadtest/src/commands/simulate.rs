@@ -10,6 +10,7 @@ use clap::Args;
 use super::verdict::{CPU_SHARE_MAX, LAG_MS_MAX};
 use crate::latency::Latencies;
 use crate::options::{parse_duration, parse_rate, parse_share_or_none};
+use crate::pacing::due_in;
 use crate::report::RunResult;
 use crate::simulation::{self, Outcome, Plan};
 
@@ -70,7 +71,7 @@ pub fn run(options: &SimulateOptions) -> anyhow::Result<ExitCode> {
         park_after: options.park_after,
         pushes: options
             .duration
-            .map_or(options.pushes, |duration| pushes_in(options.rate, duration)),
+            .map_or(options.pushes, |duration| due_in(options.rate, duration)),
         rate: options.rate,
         payload: options.payload.into(),
         memory_max: options.within_gib * GIB,
@@ -80,15 +81,6 @@ pub fn run(options: &SimulateOptions) -> anyhow::Result<ExitCode> {
     let result = judge(&plan, &simulation::run(&plan)?);
     result.publish(options.json.as_deref())?;
     Ok(result.exit_code())
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "never negative, and far below 2^53"
-)]
-fn pushes_in(rate: f64, duration: Duration) -> u64 {
-    (rate * duration.as_secs_f64()).round() as u64
 }
 
 fn judge(plan: &Plan, outcome: &Outcome) -> RunResult {

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::run::{Next, Run, Stream};
 use crate::clock::monotonic_ns;
 use crate::options::{CommonOptions, parse_duration, parse_rate};
-use crate::pacing::Schedule;
+use crate::pacing::{Schedule, due_in};
 use crate::pipe::{Cut, Order, Progress, StormCounts};
 use crate::report::RunResult;
 
@@ -62,7 +62,7 @@ async fn storm(run: &mut Run, options: &StormOptions) -> anyhow::Result<RunResul
     let tokens = run.tokens().to_vec();
     let longest = (options.calm * 2 + options.within + NOTICE).max(common.duration);
     let streams = |start_ns| {
-        let total = sends(options.rate, longest);
+        let total = due_in(options.rate, longest);
         let schedule = Schedule::new(start_ns, options.rate, total);
         vec![Stream { tokens, schedule }]
     };
@@ -82,15 +82,6 @@ async fn storm(run: &mut Run, options: &StormOptions) -> anyhow::Result<RunResul
     result.storm_failed_returns = Some(latest.failed);
     judge(&mut result, latest, options.within);
     Ok(result)
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "never negative, and far below 2^53"
-)]
-fn sends(rate: f64, duration: Duration) -> u64 {
-    (rate * duration.as_secs_f64()).round() as u64
 }
 
 /// Where the storm is.

@@ -16,7 +16,7 @@ use crate::clock::monotonic_ns;
 use crate::crowd::{Crowd, as_sender};
 use crate::http::Caller;
 use crate::options::{parse_duration, parse_rate};
-use crate::pacing::Schedule;
+use crate::pacing::{Schedule, due_in};
 use crate::progress::Stage;
 use crate::register::register_some;
 use crate::report::RunResult;
@@ -88,7 +88,7 @@ async fn measure(
 
     let bystanders = bystanders(target).await?;
     let alone = RefCell::new(SendTally::new());
-    let sends = sends_for(options, options.before.as_secs_f64());
+    let sends = due_in(options.rate, options.before);
     send_beside(options, target, &bystanders, sends, &alone).await?;
 
     let beside = RefCell::new(SendTally::new());
@@ -207,13 +207,4 @@ async fn send_beside(
     let letter = Letter::new(target, options.payload.into());
     let schedule = Schedule::new(monotonic_ns() + HEAD_START_NS, options.rate, total);
     send_on_schedule(target, &letter, tokens, schedule, SENDERS, tally).await
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "never negative, and far below 2^53"
-)]
-fn sends_for(options: &TopicOptions, seconds: f64) -> u64 {
-    (options.rate * seconds).round() as u64
 }

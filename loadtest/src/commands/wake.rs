@@ -15,7 +15,7 @@ use super::verdict::{CPU_SHARE_MAX, LAG_MS_MAX, busiest};
 use crate::clock::{cpu_ns, monotonic_ns};
 use crate::crew::{Crew, open_here};
 use crate::options::parse_duration;
-use crate::pacing::Schedule;
+use crate::pacing::{Schedule, due_in};
 use crate::progress::Stage;
 use crate::report::RunResult;
 use crate::sender::{Letter, SendTally, send_on_schedule};
@@ -77,7 +77,7 @@ async fn compare(options: &WakeOptions, target: &Target) -> anyhow::Result<RunRe
     let (parked, parked_tokens) = open_here(target, PARKED).await?;
     sleep(options.rest).await;
     let turns = in_turns(&awake_tokens, &parked_tokens);
-    let total = sends_in(options.duration);
+    let total = due_in(RATE, options.duration);
     let tally = RefCell::new(SendTally::new());
     let letter = Letter::new(target, options.payload.into());
     let stage = Stage::begin("send", total);
@@ -96,15 +96,6 @@ fn in_turns(awake: &[String], parked: &[String]) -> Vec<String> {
     pairs
         .flat_map(|(awake, parked)| [awake.clone(), parked.clone()])
         .collect()
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "never negative, and far below 2^53"
-)]
-fn sends_in(duration: Duration) -> u64 {
-    (duration.as_secs_f64() * RATE).round() as u64
 }
 
 async fn await_arrivals(crews: &[&Rc<Crew>], tally: &RefCell<SendTally>) {
@@ -172,6 +163,6 @@ mod tests {
         };
         let turns = in_turns(&names("a", 2), &names("p", 3));
         assert_eq!(turns, ["a0", "p0", "a1", "p1", "a0", "p2"]);
-        assert_eq!(sends_in(Duration::from_millis(1_500)), 150);
+        assert_eq!(due_in(RATE, Duration::from_millis(1_500)), 150);
     }
 }
