@@ -79,6 +79,11 @@ impl FanOuts {
         }
     }
 
+    /// Copies that the store has not answered for yet.
+    pub(in crate::actors) fn copies_under_way(&self) -> usize {
+        COPIES_AT_ONCE.saturating_sub(self.copies.available_permits())
+    }
+
     fn known(&self) -> MutexGuard<'_, FastMap<MessageId, ProjectHash>> {
         self.unfinished
             .lock()
@@ -321,6 +326,10 @@ impl Node {
         loop {
             // Never closed.
             let room = self.fan_outs().copies.acquire().await;
+            // A copy that is cut off would hold up its reader until its number is given up.
+            if self.is_draining() {
+                return None;
+            }
             let appended = self.append_one(fan_out.copy_for(address)).await;
             drop(room);
             match appended {
@@ -342,7 +351,6 @@ impl Node {
                     tracing::error!(%error, "a copy met a corrupt record");
                     return Some(false);
                 }
-                Err(_) if self.is_draining() => return None,
                 Err(_) if self.is_over(fan_out) => return Some(false),
                 Err(_) => {
                     copies.count(FanOutCopy::Retried);

@@ -350,10 +350,10 @@ impl Node {
         self.0.sessions.load(Ordering::Relaxed)
     }
 
-    /// Sends that have no answer yet.
+    /// Sends that have no answer yet, and copies of pushes to many that are being stored.
     #[must_use]
     pub fn running_sends(&self) -> usize {
-        self.0.sends.load(Ordering::Relaxed)
+        self.0.sends.load(Ordering::Relaxed) + self.0.fan_outs.copies_under_way()
     }
 
     /// Whether one more session may enter.
