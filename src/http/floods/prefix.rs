@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 /// An IPv6 customer has at least a /64: its addresses count as one.
 const IPV6_CUSTOMER_BITS: u8 = 64;
 
@@ -13,10 +15,7 @@ const IPV4_NETWORK_BITS: u8 = 24;
 
 /// The leading bits of an address, the others zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Prefix {
-    address: IpAddr,
-    bits: u8,
-}
+pub struct Prefix(IpNet);
 
 impl Prefix {
     /// What one customer has: an IPv4 address, an IPv6 /64.
@@ -32,29 +31,25 @@ impl Prefix {
     }
 
     fn of(address: IpAddr, ipv4_bits: u8, ipv6_bits: u8) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => {
-                let bits = ipv4_bits.min(32);
-                let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
-                let address = IpAddr::V4((u32::from(address) & mask).into());
-                Self { address, bits }
-            }
-            IpAddr::V6(address) => {
-                let bits = ipv6_bits.min(128);
-                let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
-                let address = IpAddr::V6((u128::from(address) & mask).into());
-                Self { address, bits }
-            }
-        }
+        let address = address.to_canonical();
+        let bits = if address.is_ipv4() {
+            ipv4_bits
+        } else {
+            ipv6_bits
+        };
+        let whole = IpNet::from(address);
+        // More bits than there are: the whole address.
+        Self(IpNet::new(address, bits).unwrap_or(whole).trunc())
     }
 
     /// The prefix as bytes, different for every prefix.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 18] {
         let mut bytes = [0; 18];
-        bytes[0] = if self.address.is_ipv4() { 4 } else { 6 };
-        bytes[1] = self.bits;
-        match self.address {
+        let Self(net) = self;
+        bytes[0] = if net.addr().is_ipv4() { 4 } else { 6 };
+        bytes[1] = net.prefix_len();
+        match net.addr() {
             IpAddr::V4(address) => bytes[2..6].copy_from_slice(&address.octets()),
             IpAddr::V6(address) => bytes[2..].copy_from_slice(&address.octets()),
         }
