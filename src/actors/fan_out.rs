@@ -14,7 +14,8 @@ mod pace;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, ready};
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::actors::fan_out::lanes::{Lane, Lanes};
@@ -36,6 +37,9 @@ const STRETCH: usize = 256;
 /// Copies of all fan-outs that are on their way to the store. A send to a single token waits behind
 /// so many at worst, and a commit with so many costs hardly more per push than one with more.
 const COPIES_AT_ONCE: usize = 128;
+
+/// Tokens of one stretch whose topics the store is asked for side by side.
+const QUESTIONS_AT_ONCE: usize = 32;
 
 /// Fan-outs of all projects that may be unfinished: a name and a project each in memory.
 const UNFINISHED_MAX: usize = 65_536;
@@ -304,18 +308,22 @@ impl Node {
         if topics.is_empty() {
             return Ok(met);
         }
-        let mut reached = Vec::with_capacity(met.len());
-        for address in met {
-            let since = self.store().subscribed_since(address.id, &topics).await?;
-            let is_reached = fan_out.reach.reaches_on(earlier, |asked| {
-                let place = topics.iter().position(|topic| topic == asked);
-                place.is_some_and(|place| since.get(place).is_some_and(Option::is_some))
-            });
-            if is_reached {
-                reached.push(address);
+        let asked = met.into_iter().map(|address| {
+            let topics = &topics;
+            async move {
+                let since = self.store().subscribed_since(address.id, topics).await?;
+                let is_reached = fan_out.reach.reaches_on(earlier, |asked| {
+                    let place = topics.iter().position(|topic| topic == asked);
+                    place.is_some_and(|place| since.get(place).is_some_and(Option::is_some))
+                });
+                Ok(is_reached.then_some(address))
             }
-        }
-        Ok(reached)
+        });
+        let reached = futures_util::stream::iter(asked).buffered(QUESTIONS_AT_ONCE);
+        reached
+            .try_filter_map(|it| ready(Ok(it)))
+            .try_collect()
+            .await
     }
 
     /// Stores one copy, however long that takes: a token that has too much to do is tried again.
