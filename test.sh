@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 say() { printf '\n== %s\n' "$*"; }
 
 # A C compiler builds the allocator and the TLS primitives; curl runs the lines that --dev prints; patch
-# tries the planted bugs.
+# tries the planted bugs; strace counts system calls.
 # Redis, and Cassandra on Java 17, which Maven fetches, are the stores of a region. FCM's SDKs run on
 # Python, Node and Java; the one for Go where there is Go.
 install_packages() {
@@ -17,6 +17,7 @@ install_packages() {
     command -v make >/dev/null || missing+=(make)
     command -v curl >/dev/null || missing+=(curl)
     command -v patch >/dev/null || missing+=(patch)
+    command -v strace >/dev/null || missing+=(strace)
     command -v setpriv >/dev/null || missing+=(util-linux)
     command -v redis-server >/dev/null || missing+=(redis-server)
     has_java_17 || missing+=(openjdk-17-jre-headless)

@@ -140,7 +140,7 @@ impl Metrics {
         metrics
     }
 
-    /// Adds the allocator's gauges; for processes whose allocator is jemalloc.
+    /// Adds the allocator's numbers; for processes whose allocator is jemalloc.
     pub fn watch_allocator(&self) {
         register(&self.registry, allocator::Allocator::new());
     }
@@ -376,6 +376,8 @@ mod tests {
     fn the_allocator_can_be_watched() {
         let metrics = Metrics::new();
         metrics.watch_allocator();
-        assert!(text(&metrics).contains("herald_alloc_allocated_bytes "));
+        let text = text(&metrics);
+        assert!(text.contains("herald_alloc_allocated_bytes "));
+        assert!(text.contains("# TYPE herald_alloc_allocations_total counter"));
     }
 }

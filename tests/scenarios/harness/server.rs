@@ -1,5 +1,6 @@
 //! One server process with its data directory.
 
+use std::ffi::OsString;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -39,6 +40,8 @@ impl ServerOptions {
 pub struct Server {
     process: Child,
     data: TempDir,
+    /// A command that runs the server, such as one that looks on.
+    wrapper: Vec<String>,
     options: ServerOptions,
     door: Option<Door>,
     /// When the development file of the last run was written.
@@ -53,11 +56,17 @@ impl Server {
 
     /// A development server with these settings.
     pub async fn with(options: ServerOptions) -> Self {
+        Self::under(Vec::new(), options).await
+    }
+
+    /// The same, run by another command, which must become it: its process id is the server's.
+    pub async fn under(wrapper: Vec<String>, options: ServerOptions) -> Self {
         let data = tempfile::tempdir().expect("a data directory");
-        let process = spawn(data.path(), &options);
+        let process = spawn(&wrapper, data.path(), &options);
         let mut server = Self {
             process,
             data,
+            wrapper,
             options,
             door: None,
             dev_modified: None,
@@ -109,7 +118,7 @@ impl Server {
     /// Starts another process on the same data.
     pub async fn start_again(&mut self) {
         self.dev_modified = modified(&self.data.path().join("dev.json"));
-        self.process = spawn(self.data.path(), &self.options);
+        self.process = spawn(&self.wrapper, self.data.path(), &self.options);
         self.wait_until_up().await;
     }
 
@@ -122,14 +131,14 @@ impl Server {
     /// Starts another process on the same data and kills it a moment later, wherever it is by then.
     pub async fn start_and_kill(&mut self, after: Duration) {
         self.dev_modified = modified(&self.data.path().join("dev.json"));
-        self.process = spawn(self.data.path(), &self.options);
+        self.process = spawn(&self.wrapper, self.data.path(), &self.options);
         tokio::time::sleep(after).await;
         self.kill();
     }
 
     /// Starts a second process on the data of this one, which has to give up; how it ended.
     pub async fn rival(&self) -> ExitStatus {
-        let mut rival = spawn(self.data.path(), &self.options);
+        let mut rival = spawn(&self.wrapper, self.data.path(), &self.options);
         let deadline = Instant::now() + super::PATIENCE;
         loop {
             if let Some(status) = rival.try_wait().expect("a process") {
@@ -202,12 +211,14 @@ impl Drop for Server {
     }
 }
 
-fn spawn(data: &Path, options: &ServerOptions) -> Child {
+fn spawn(wrapper: &[String], data: &Path, options: &ServerOptions) -> Child {
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(data.join("stderr.log"));
-    Command::new(binary())
+    let mut words = wrapper.iter().map(OsString::from).chain([binary().into()]);
+    Command::new(words.next().expect("a binary"))
+        .args(words)
         .args([
             "serve",
             "--dev",
