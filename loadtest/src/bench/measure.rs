@@ -14,10 +14,8 @@ use crate::options::{parse_duration, parse_rate};
 use crate::report::RunResult;
 use crate::verdict::float;
 
-/// Tokens that calls are compared with, and how long a turn of each kind is: as `swarm ratio` has
-/// it.
-const RATIO_TOKENS: u32 = 1_000;
-const RATIO_TURNS: u32 = 10;
+/// Turns of both kinds of calls together, of which the first two warm up.
+const RATIO_TURNS: u32 = 20;
 
 const NS_PER_US: f64 = 1_000.0;
 
@@ -43,14 +41,16 @@ pub enum Measure {
 /// How much work there is.
 #[derive(Debug, Clone, Args)]
 pub struct Work {
-    /// Sockets between which memory is weighed, and at which the costs of sends are compared
-    /// (`memory`: both; `growth`: the larger).
-    #[arg(long, num_args = 2, value_delimiter = ',', value_name = "FEW,MANY", default_values_t = [4_000, 16_000], value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
-    pub at: Vec<u64>,
+    /// Sockets at which memory is weighed first.
+    #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub few: u64,
+    /// Sockets at which memory is weighed again, and the larger number for `growth`.
+    #[arg(long, default_value_t = 16_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub many: u64,
     /// The smaller number of sockets for `growth`.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub growth_from: u64,
-    /// Sockets for `connect`, `sends` and `latency`.
+    /// Sockets for `connect`, `sends` and `latency`, and tokens for `validate` and `poll`.
     #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub sockets: u64,
     /// Quiet time before memory is weighed: allocators give back pages late.
@@ -81,16 +81,6 @@ pub struct Outcome {
     pub results: Vec<RunResult>,
 }
 
-impl Work {
-    fn few(&self) -> u64 {
-        self.at.first().copied().unwrap_or(self.sockets)
-    }
-
-    fn many(&self) -> u64 {
-        self.at.last().copied().unwrap_or(self.sockets)
-    }
-}
-
 impl Measure {
     /// Its name on the command line.
     pub fn name(self) -> String {
@@ -111,8 +101,8 @@ impl Measure {
         let begin = async |sockets| Bout::begin(contender, work, scratch, sockets).await;
         let (bout, figures) = match self {
             Self::Memory => {
-                let mut bout = begin(work.many()).await?;
-                let figures = memory(&mut bout, work.few(), work.many()).await?;
+                let mut bout = begin(work.many).await?;
+                let figures = memory(&mut bout, work.few, work.many).await?;
                 (bout, figures)
             }
             Self::Connect => {
@@ -158,7 +148,7 @@ async fn memory(bout: &mut Bout<'_>, few: u64, many: u64) -> anyhow::Result<Figu
         bout.settle().await?;
         points.push((sockets, bout.usage()?.rss_bytes));
     }
-    let slope = slope(&points).context("--at wants two different counts")?;
+    let slope = slope(&points).context("--few must be less than --many")?;
     Ok(vec![named("bytes_per_socket", slope)])
 }
 
@@ -201,7 +191,7 @@ async fn latency(bout: &mut Bout<'_>, work: &Work) -> anyhow::Result<Figures> {
 
 async fn growth(contender: &Contender, work: &Work, scratch: &Path) -> anyhow::Result<Outcome> {
     let (mut costs, mut results) = (Vec::new(), Vec::new());
-    for sockets in [work.growth_from, work.many()] {
+    for sockets in [work.growth_from, work.many] {
         let mut bout = Bout::begin(contender, work, scratch, sockets).await?;
         bout.open_up_to(sockets).await?;
         costs.push(cpu_us(&bout.send_as_fast_as_it_goes().await?));
@@ -223,7 +213,7 @@ async fn ratio(bout: Bout<'_>, work: &Work, kind: Kind) -> anyhow::Result<Option
         senders: work.senders,
         duration: work.duration,
         slice: work.duration / RATIO_TURNS,
-        tokens: RATIO_TOKENS,
+        tokens: u32::try_from(work.sockets)?,
         payload: work.payload,
     };
     let target = bout.running().service()?.target()?;
