@@ -10,7 +10,7 @@ missing=()
 has() { PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$1" >/dev/null; }
 has mosquitto || missing+=(mosquitto)
 has nginx || missing+=(nginx)
-[ -e /usr/share/nginx/modules/ngx_nchan_module.so ] || missing+=(libnginx-mod-nchan)
+[ -e /usr/lib/nginx/modules/ngx_nchan_module.so ] || missing+=(libnginx-mod-nchan)
 has nats-server || missing+=(nats-server)
 [ ${#missing[@]} -eq 0 ] || tests/apt_install.sh "${missing[@]}"
 

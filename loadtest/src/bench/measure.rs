@@ -82,12 +82,6 @@ pub struct Outcome {
 }
 
 impl Measure {
-    /// Its name on the command line.
-    pub fn name(self) -> String {
-        let value = self.to_possible_value();
-        value.map_or_else(String::new, |value| value.get_name().to_owned())
-    }
-
     /// Measures one contender; `None` where there is nothing to measure.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use anyhow::{Context as _, ensure};
 use clap::{Args, ValueEnum as _};
 
 use crate::bench::{Measure, Table, Work};
-use crate::contenders::{Contender, Peer, is_installed};
+use crate::contenders::{Contender, Peer, possible_name};
 use crate::report::{exit_code, write_json};
 
 /// Flags of `swarm bench`.
@@ -51,7 +51,7 @@ pub async fn run(options: BenchOptions) -> anyhow::Result<ExitCode> {
     for round in 1..=options.rounds {
         for measure in measures {
             for (index, contender) in contenders.iter().enumerate() {
-                let name = measure.name();
+                let name = possible_name(*measure);
                 eprintln!("round {round}: {name} of {contender}");
                 let outcome = measure.take(contender, &options.work, &scratch).await;
                 let outcome = outcome.with_context(|| format!("{name} of {contender}"))?;
@@ -71,11 +71,11 @@ pub async fn run(options: BenchOptions) -> anyhow::Result<ExitCode> {
 }
 
 fn contenders(options: &BenchOptions) -> anyhow::Result<Vec<Contender>> {
-    for peer in &options.peer {
-        let program = peer.program();
+    for &peer in &options.peer {
         ensure!(
-            is_installed(program),
-            "{program} is not installed; loadtest/peers.sh does it"
+            peer.is_installed(),
+            "{} is not installed; loadtest/peers.sh does it",
+            possible_name(peer)
         );
     }
     let builds = options.herald.iter().cloned().map(Contender::Herald);
@@ -104,6 +104,6 @@ mod tests {
     fn contenders_of_one_name_are_told_apart() {
         let herald = || Contender::Herald("a/herald".into());
         let names = names(&[herald(), Contender::Peer(Peer::Nats), herald()]);
-        assert_eq!(names, ["a/herald", "nats-server", "a/herald (2)"]);
+        assert_eq!(names, ["a/herald", "nats", "a/herald (2)"]);
     }
 }

@@ -9,7 +9,7 @@ mod nchan;
 mod running;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -17,14 +17,16 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
+// `self`, because a crate of the workspace has this name, and is none of the swarm's business.
+pub use self::herald::{DataView, Letter, MessageView};
 use crate::http::CallError;
 use crate::ledger::Outcome;
 use crate::register::{Identity, register_some};
 use crate::target::Target;
 use crate::websocket::{Incoming, Opcode, read_frame, write_frame};
 pub use connection::Connection;
-pub use herald::{DataView, Letter, MessageView};
-pub use running::{Running, Usage, is_installed};
+use running::is_installed;
+pub use running::{Running, Usage};
 
 /// From the first SYN to the welcome.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(30);
@@ -92,7 +94,7 @@ pub struct Answered {
 /// One publisher: a connection of its own, on which one push at a time is on its way.
 pub enum Publisher {
     /// Over HTTP.
-    Herald(herald::Publisher),
+    Herald(self::herald::Publisher),
     /// With QoS 1.
     Mosquitto(mosquitto::Publisher),
     /// Over HTTP.
@@ -106,9 +108,9 @@ impl Contender {
     ///
     /// # Errors
     /// When it is not installed, or does not start.
-    pub async fn start(&self, scratch: &std::path::Path) -> anyhow::Result<Running> {
+    pub async fn start(&self, scratch: &Path) -> anyhow::Result<Running> {
         let started = match self {
-            Self::Herald(binary) => herald::start(binary, scratch).await,
+            Self::Herald(binary) => self::herald::start(binary, scratch).await,
             Self::Peer(Peer::Mosquitto) => mosquitto::start(scratch).await,
             Self::Peer(Peer::Nchan) => nchan::start(scratch).await,
             Self::Peer(Peer::Nats) => nats::start(scratch).await,
@@ -121,20 +123,26 @@ impl std::fmt::Display for Contender {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Herald(binary) => binary.display().fmt(formatter),
-            Self::Peer(peer) => formatter.write_str(peer.program()),
+            Self::Peer(peer) => formatter.write_str(&possible_name(*peer)),
         }
     }
 }
 
 impl Peer {
-    /// Which program it is.
-    pub fn program(self) -> &'static str {
+    /// Whether it can be started.
+    pub fn is_installed(self) -> bool {
         match self {
-            Self::Mosquitto => mosquitto::PROGRAM,
-            Self::Nchan => nchan::PROGRAM,
-            Self::Nats => nats::PROGRAM,
+            Self::Mosquitto => is_installed(mosquitto::PROGRAM),
+            Self::Nchan => is_installed(nchan::PROGRAM) && Path::new(nchan::MODULE).exists(),
+            Self::Nats => is_installed(nats::PROGRAM),
         }
     }
+}
+
+/// How a value is called on the command line.
+pub fn possible_name(value: impl ValueEnum) -> String {
+    let value = value.to_possible_value();
+    value.map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 impl Service {
@@ -202,7 +210,7 @@ impl Service {
         let name = identity.token.as_str();
         match self {
             Self::Herald(target) => {
-                return herald::greet(connection, target, identity, min_syn).await;
+                return self::herald::greet(connection, target, identity, min_syn).await;
             }
             Self::Mosquitto(_) => mosquitto::subscribe(&mut connection, name).await?,
             Self::Nchan(_) => nchan::subscribe(&mut connection, name).await?,
@@ -228,7 +236,7 @@ impl Service {
         pushed: impl FnMut(Option<u64>, DataView<'a>),
     ) -> Result<Option<Heard<'a>>, String> {
         match self {
-            Self::Herald(_) => herald::hear(bytes, reply, pushed),
+            Self::Herald(_) => self::herald::hear(bytes, reply, pushed),
             Self::Mosquitto(_) => mosquitto::hear(bytes, reply, pushed),
             Self::Nchan(_) => nchan::hear(bytes, reply, pushed),
             Self::Nats(_) => nats::hear(bytes, reply, pushed),
@@ -239,7 +247,7 @@ impl Service {
     /// as it is heard, or never. `text` is working memory.
     pub fn write_ack(&self, text: &mut String, out: &mut Vec<u8>, token: &str, syn: u64) {
         if matches!(self, Self::Herald(_)) {
-            herald::write_ack(text, token, syn);
+            self::herald::write_ack(text, token, syn);
             write_frame(out, Opcode::Text, text.as_bytes());
         }
     }
@@ -248,7 +256,7 @@ impl Service {
     pub fn publisher(&self, payload_bytes: usize) -> Publisher {
         match self {
             Self::Herald(target) => {
-                Publisher::Herald(herald::Publisher::new(target, payload_bytes))
+                Publisher::Herald(self::herald::Publisher::new(target, payload_bytes))
             }
             Self::Mosquitto(server) => {
                 Publisher::Mosquitto(mosquitto::Publisher::new(*server, payload_bytes))

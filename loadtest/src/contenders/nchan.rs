@@ -13,6 +13,9 @@ use crate::websocket::Incoming;
 /// The server's program.
 pub const PROGRAM: &str = "nginx";
 
+/// Where Debian has the module.
+pub const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
+
 /// Nobody asks for another name.
 const HOST: &str = "nchan";
 
@@ -37,8 +40,8 @@ fn configuration(server: SocketAddr, directory: &Path) -> String {
     let directory = directory.display();
     format!(
         "daemon off;\nworker_processes auto;\npid {directory}/nginx.pid;\nerror_log stderr error;\n\
-         load_module modules/ngx_nchan_module.so;\n\
-         events {{ worker_connections 20000; multi_accept on; }}\n\
+         load_module {MODULE};\n\
+         events {{ worker_connections 65536; multi_accept on; }}\n\
          http {{\n\
          access_log off;\n\
          client_body_temp_path {directory}/body;\n\
