@@ -27,21 +27,7 @@ install_packages() {
     command -v node >/dev/null || missing+=(nodejs)
     command -v npm >/dev/null || missing+=(npm)
     [ ${#missing[@]} -eq 0 ] && return
-    if ! command -v apt-get >/dev/null; then
-        echo "please install: ${missing[*]} (no apt-get here to do it)" >&2
-        exit 1
-    fi
-    local as_root=()
-    if [ "$(id -u)" -ne 0 ]; then
-        if ! command -v sudo >/dev/null; then
-            echo "please install: ${missing[*]} (neither root nor sudo here to do it)" >&2
-            exit 1
-        fi
-        as_root=(sudo)
-    fi
-    say "installing ${missing[*]}"
-    "${as_root[@]}" apt-get update -q
-    apt_install "${missing[@]}"
+    tests/apt_install.sh "${missing[@]}"
 }
 
 # Cassandra 5.0 runs on no newer one, so another `java` may come first.
@@ -51,24 +37,6 @@ has_java_17() {
         [[ $("$java" -version 2>&1) != *'version "17'* ]] || return 0
     done
     return 1
-}
-
-# Tests start Redis themselves: its package must not start a service, neither now (exit code 101 is
-# how Debian is told) nor with the machine.
-apt_install() {
-    local policy=/usr/sbin/policy-rc.d is_ours=no result=0
-    if [ ! -e "$policy" ]; then
-        is_ours=yes
-        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
-        "${as_root[@]}" chmod 755 "$policy"
-    fi
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -qy --no-install-recommends "$@" || result=$?
-    [ "$is_ours" = no ] || "${as_root[@]}" rm -f "$policy"
-    if [[ " $* " == *" redis-server "* ]]; then
-        "${as_root[@]}" systemctl disable redis-server >/dev/null 2>&1 || true
-    fi
-    return "$result"
 }
 
 install_components() {

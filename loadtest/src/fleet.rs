@@ -10,11 +10,11 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::arrivals::SendSet;
 use crate::clock::cpu_ns;
+use crate::contenders::Service;
 use crate::habit::Habit;
 use crate::latency::Latencies;
 use crate::memory::resident_bytes;
 use crate::pipe::{Order, Progress, Report};
-use crate::target::Target;
 pub use member::children_for;
 use member::{Member, listen, sources};
 
@@ -33,12 +33,12 @@ pub struct Fleet {
     reports: mpsc::Receiver<(usize, anyhow::Result<Report>)>,
 }
 
-/// The outcome of [`Fleet::open`].
+/// The outcome of [`Fleet::register`] or [`Fleet::connect`].
 #[derive(Debug, Default)]
 pub struct Opened {
     /// Push tokens of the devices that are connected.
     pub tokens: Vec<String>,
-    /// Devices that could not be connected.
+    /// Devices that could not be registered, or connected.
     pub failed: u32,
     /// Why the first of them could not.
     pub reason: Option<String>,
@@ -60,12 +60,20 @@ pub struct Collected {
     pub lag: Latencies,
 }
 
+impl Opened {
+    /// Some devices more failed.
+    pub fn fail(&mut self, failed: u32, reason: Option<String>) {
+        self.failed += failed;
+        self.reason = self.reason.take().or(reason);
+    }
+}
+
 impl Fleet {
     /// Starts so many children.
     ///
     /// # Errors
     /// When a process cannot be started.
-    pub async fn start(children: usize, target: &Target) -> anyhow::Result<Self> {
+    pub async fn start(children: usize, service: &Service) -> anyhow::Result<Self> {
         let (sender, reports) = mpsc::channel(REPORTS_MAX);
         let mut fleet = Self {
             members: Vec::new(),
@@ -75,8 +83,8 @@ impl Fleet {
             let (mut member, output) = Member::launch()?;
             tokio::spawn(listen(index, output, sender.clone()));
             let begin = Order::Begin {
-                target: target.clone(),
-                sources: sources(target, index),
+                service: service.clone(),
+                sources: sources(service.address(), index),
             };
             member.order(&begin).await?;
             fleet.members.push(member);
@@ -84,41 +92,60 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Opens `count` more sockets, spread evenly, `per_second` of them a second in all, for devices
-    /// with this habit. `on_progress` hears how many are open.
+    /// Registers `count` more devices, spread evenly. `on_progress` is called now and then.
+    ///
+    /// # Errors
+    /// When a child is lost. Devices that cannot be registered are no error here.
+    pub async fn register(
+        &mut self,
+        count: u64,
+        on_progress: impl FnMut(u64),
+    ) -> anyhow::Result<Opened> {
+        let children = self.members.len() as u64;
+        for (index, member) in self.members.iter_mut().enumerate() {
+            let share = (count + index as u64) / children;
+            let count = u32::try_from(share)?;
+            member.order(&Order::Register { count }).await?;
+        }
+        self.hear_all(on_progress).await
+    }
+
+    /// Connects all that are registered, `per_second` of them a second in all, as devices with this
+    /// habit. `on_progress` hears how many are open.
     ///
     /// # Errors
     /// When a child is lost. Sockets that cannot be opened are no error here.
-    pub async fn open(
+    pub async fn connect(
         &mut self,
-        count: u64,
         per_second: f64,
         habit: Habit,
-        mut on_progress: impl FnMut(u64),
+        on_progress: impl FnMut(u64),
     ) -> anyhow::Result<Opened> {
         let children = u32::try_from(self.members.len())?;
+        let per_second = per_second / f64::from(children);
+        self.order_all(&Order::Connect { per_second, habit })
+            .await?;
+        self.hear_all(on_progress).await
+    }
+
+    /// Hears what becomes of an order until every child has done it.
+    async fn hear_all(&mut self, mut on_progress: impl FnMut(u64)) -> anyhow::Result<Opened> {
         let mut missing = self.members.len();
-        for (index, member) in self.members.iter_mut().enumerate() {
-            let share = (count + index as u64) / u64::from(children);
-            let order = Order::Open {
-                count: u32::try_from(share)?,
-                per_second: per_second / f64::from(children),
-                habit,
-            };
-            member.order(&order).await?;
-        }
         let mut opened = Opened::default();
         while missing > 0 {
             match self.hear().await? {
                 Some(Report::Tokens { tokens }) => opened.tokens.extend(tokens),
+                Some(Report::Registered { failed, reason }) => {
+                    missing -= 1;
+                    opened.fail(failed, reason);
+                }
                 Some(Report::Opened {
                     failed,
                     reason,
                     connecting_ns,
                 }) => {
                     missing -= 1;
-                    opened.failed += failed;
-                    opened.reason = opened.reason.or(reason);
+                    opened.fail(failed, reason);
                     opened.connecting_ns = opened.connecting_ns.max(connecting_ns);
                 }
                 _ => on_progress(self.total().open),

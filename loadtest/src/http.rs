@@ -49,6 +49,13 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
+impl std::fmt::Display for Answer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let body = String::from_utf8_lossy(&self.body);
+        write!(formatter, "HTTP {}: {body}", self.status)
+    }
+}
+
 /// One connection to a server, opened when it is needed and kept.
 #[derive(Debug)]
 pub struct Caller {

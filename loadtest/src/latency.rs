@@ -1,5 +1,6 @@
 //! Latencies in a histogram, so that the tail is as exact as the middle.
 
+use anyhow::Context as _;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +56,19 @@ impl Latencies {
         for &(value, count) in &counts.0 {
             self.0.saturating_record_n(value, count);
         }
+    }
+
+    /// What was counted since `earlier`, an earlier state of the same histogram.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn since(&self, earlier: &Self) -> anyhow::Result<Self> {
+        let mut since = self.clone();
+        since
+            .0
+            .subtract(&earlier.0)
+            .context("not an earlier state of the same histogram")?;
+        Ok(since)
     }
 
     /// What another process needs to know.
@@ -115,6 +129,20 @@ mod tests {
         }
         assert_eq!(merged.counts(), whole.counts());
         assert_eq!(merged.percentiles(), whole.percentiles());
+    }
+
+    #[test]
+    fn what_came_since_is_told_apart() {
+        let mut latencies = Latencies::new();
+        latencies.record_ns(5_000_000);
+        let mut earlier = Latencies::new();
+        earlier.merge(&latencies.counts());
+        latencies.record_ns(9_000_000);
+        let since = latencies.since(&earlier).expect("is earlier");
+        assert_eq!(since.len(), 1);
+        let median = since.percentiles().expect("has values").p50;
+        assert!((median - 9.0).abs() < 0.1, "{median}");
+        assert!(earlier.since(&latencies).is_err());
     }
 
     #[test]

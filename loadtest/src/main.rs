@@ -2,8 +2,10 @@
 //! accounts for every push. Beyond the sockets of this world it simulates sessions.
 
 mod arrivals;
+mod bench;
 mod clock;
 mod commands;
+mod contenders;
 mod crew;
 mod crowd;
 mod fleet;
@@ -11,6 +13,7 @@ mod habit;
 mod http;
 mod latency;
 mod ledger;
+mod load;
 mod memory;
 mod options;
 mod pacing;
@@ -23,6 +26,7 @@ mod scenario;
 mod sender;
 mod simulation;
 mod target;
+mod verdict;
 mod websocket;
 
 use std::process::ExitCode;
@@ -31,7 +35,9 @@ use clap::{Parser, Subcommand};
 use tokio::runtime;
 use tokio::task::LocalSet;
 
-use commands::{hold, merge, mix, push, ratio, simulate, storm, topic, wake};
+use commands::{
+    bench as bench_command, hold, merge, mix, push, ratio, simulate, storm, topic, wake,
+};
 
 /// The server's allocator: `simulate` weighs the server's own actors in this process.
 #[global_allocator]
@@ -72,6 +78,8 @@ enum Networked {
     Ratio(ratio::RatioOptions),
     /// Subscribes many tokens to a topic, sends to it, and watches what that costs.
     Topic(topic::TopicOptions),
+    /// Does the same work on several servers that it starts itself, and shows them side by side.
+    Bench(bench_command::BenchOptions),
     /// Compares the latency of pushes to parked and to awake sessions.
     Wake(wake::WakeOptions),
     /// A child process; takes its orders from standard input.
@@ -105,6 +113,7 @@ async fn run(command: Networked) -> anyhow::Result<ExitCode> {
         Networked::Ratio(options) => ratio::run(options).await,
         Networked::Topic(options) => topic::run(options).await,
         Networked::Wake(options) => wake::run(options).await,
+        Networked::Bench(options) => bench_command::run(options).await,
         Networked::Crew => crew::run().await.map(|()| ExitCode::SUCCESS),
     }
 }

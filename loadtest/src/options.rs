@@ -11,7 +11,7 @@ use crate::target::TargetOptions;
 
 /// Sends and connects a second at most: beyond it the schedule's times are less than a
 /// microsecond apart.
-const RATE_MAX: f64 = 1_000_000.0;
+pub const RATE_MAX: f64 = 1_000_000.0;
 
 /// The end of the century: no run waits for longer.
 pub const START_AT_MAX: u64 = 4_102_444_800;

@@ -6,9 +6,9 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use crate::arrivals::ArrivalCounts;
+use crate::contenders::Service;
 use crate::habit::Habit;
 use crate::latency::LatencyCounts;
-use crate::target::Target;
 
 /// From the parent.
 #[derive(Debug, Serialize, Deserialize)]
@@ -16,15 +16,18 @@ use crate::target::Target;
 pub enum Order {
     /// First of all: who to be, and where.
     Begin {
-        /// The server and the app.
-        target: Target,
+        /// The server.
+        service: Service,
         /// Addresses to connect from, used in turn; none means any.
         sources: Vec<Ipv4Addr>,
     },
-    /// Register this many more devices, mint a token each, and connect them.
-    Open {
+    /// Register this many more devices.
+    Register {
         /// How many.
         count: u32,
+    },
+    /// Connect all that are registered and not connected yet.
+    Connect {
         /// Connects a second.
         per_second: f64,
         /// What they are like.
@@ -51,18 +54,25 @@ pub struct Cut {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "snake_case")]
 pub enum Report {
-    /// Some of the devices of an [`Order::Open`] are connected.
+    /// An [`Order::Register`] is done.
+    Registered {
+        /// Devices that could not be registered.
+        failed: u32,
+        /// Why the first of them could not.
+        reason: Option<String>,
+    },
+    /// Some of the devices of an [`Order::Connect`] are connected.
     Tokens {
         /// Their push tokens.
         tokens: Vec<String>,
     },
-    /// An [`Order::Open`] is done.
+    /// An [`Order::Connect`] is done.
     Opened {
         /// Devices that could not be connected.
         failed: u32,
         /// Why the first of them could not.
         reason: Option<String>,
-        /// How long the connecting took, in nanoseconds, without the registering.
+        /// How long it took, in nanoseconds.
         connecting_ns: u64,
     },
     /// How things are; sent several times a second.

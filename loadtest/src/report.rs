@@ -209,7 +209,7 @@ impl RunResult {
     }
 
     /// Whether a promise was broken.
-    fn is_broken(&self) -> bool {
+    pub fn is_broken(&self) -> bool {
         [self.lost, self.duplicated, self.out_of_order, self.invented]
             .into_iter()
             .flatten()
@@ -222,13 +222,10 @@ impl RunResult {
     }
 
     fn exit_number(&self) -> u8 {
-        if self.void.is_some() {
-            EXIT_VOID
-        } else if self.is_broken() || self.missed.is_some() {
-            EXIT_BROKEN
-        } else {
-            EXIT_WELL
-        }
+        exit_number(
+            self.void.is_some(),
+            self.is_broken() || self.missed.is_some(),
+        )
     }
 
     /// Prints what applies, one figure a line, and writes everything to `json` if there is one.
@@ -243,10 +240,31 @@ impl RunResult {
                 println!("{name:24} {value}");
             }
         }
-        let Some(path) = json else { return Ok(()) };
-        let mut text = serde_json::to_string_pretty(self)?;
-        text.push('\n');
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+        write_json(self, json)
+    }
+}
+
+/// Writes a result to a file, if one is wanted.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_json(result: &impl Serialize, json: Option<&Path>) -> anyhow::Result<()> {
+    let Some(path) = json else { return Ok(()) };
+    let mut text = serde_json::to_string_pretty(result)?;
+    text.push('\n');
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// What a result means to whoever started the swarm.
+pub fn exit_code(is_void: bool, is_broken: bool) -> ExitCode {
+    ExitCode::from(exit_number(is_void, is_broken))
+}
+
+fn exit_number(is_void: bool, is_broken: bool) -> u8 {
+    match (is_void, is_broken) {
+        (true, _) => EXIT_VOID,
+        (false, true) => EXIT_BROKEN,
+        (false, false) => EXIT_WELL,
     }
 }
 

@@ -3,24 +3,18 @@
 use std::cell::{Cell, RefCell};
 
 use anyhow::Context as _;
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 use tokio::sync::Semaphore;
 
 use crate::clock::monotonic_ns;
-use crate::http::{Caller, write_request};
+use crate::contenders::{Answered, Publisher, Service};
+use crate::http::CallError;
 use crate::latency::Latencies;
 use crate::ledger::{Ledger, Outcome};
 use crate::pacing::{PreciseTimer, Schedule};
-use crate::target::Target;
 
 /// Sends in a row that found no server: more would only find none again.
 const UNREACHABLE_MAX: u32 = 200;
-
-/// Writes send requests.
-pub struct Letter {
-    head: String,
-    payload_bytes: usize,
-}
 
 /// What the senders of a run have seen.
 pub struct SendTally {
@@ -36,44 +30,15 @@ pub struct SendTally {
     finished: bool,
 }
 
-impl Letter {
-    /// Letters to the target's project, each with `payload_bytes` of data if its own three keys
-    /// take no more.
-    pub fn new(target: &Target, payload_bytes: usize) -> Self {
-        let head = format!(
-            "POST /v1/projects/{}/messages:send HTTP/1.1\r\nhost: {}\r\n\
-             authorization: Bearer {}\r\ncontent-type: application/json\r\n",
-            target.project_id, target.host, target.service_token
-        );
-        Self {
-            head,
-            payload_bytes,
-        }
-    }
-
-    /// Replaces `out` with the request for send `number`, meant for `at_ns`.
-    pub fn write(
-        &self,
-        out: &mut Vec<u8>,
-        token: &str,
-        number: u64,
-        at_ns: u64,
-        validate_only: bool,
-    ) {
-        out.clear();
-        let keys_and_values = "sendatpad".len() + digits(number) + digits(at_ns);
-        let pad = self.payload_bytes.saturating_sub(keys_and_values);
-        let validate_only = if validate_only {
-            r#""validate_only":true,"#
-        } else {
-            ""
-        };
-        let body = format!(
-            r#"{{{validate_only}"message":{{"token":"{token}","data":{{"send":"{number}","at":"{at_ns}","pad":"{:x<pad$}"}}}}}}"#,
-            ""
-        );
-        write_request(out, &self.head, body.as_bytes());
-    }
+/// What the swarm writes into a push, as a JSON object: which send it is, when it was meant to be,
+/// and padding up to `payload_bytes` of keys and values, if those two take no more.
+pub fn data(number: u64, at_ns: u64, payload_bytes: usize) -> String {
+    let keys_and_values = "sendatpad".len() + digits(number) + digits(at_ns);
+    let pad = payload_bytes.saturating_sub(keys_and_values);
+    format!(
+        r#"{{"send":"{number}","at":"{at_ns}","pad":"{:x<pad$}"}}"#,
+        ""
+    )
 }
 
 fn digits(number: u64) -> usize {
@@ -115,8 +80,23 @@ impl SendTally {
         }
     }
 
-    fn note_reachable(&mut self, reachable: bool) {
-        self.unreachable = if reachable { 0 } else { self.unreachable + 1 };
+    /// Send `number`, which was meant for `at_ns`, is over.
+    fn note(&mut self, number: u64, at_ns: u64, answer: Result<Answered, CallError>) {
+        match answer {
+            Ok(Answered { outcome, trouble }) => {
+                self.unreachable = 0;
+                self.latency.record_ns(monotonic_ns().saturating_sub(at_ns));
+                self.settle(number, outcome, trouble);
+            }
+            Err(error @ CallError::Unreachable(_)) => {
+                self.unreachable += 1;
+                self.settle(number, Outcome::Refused, Some(error.to_string()));
+            }
+            Err(error @ CallError::Broken(_)) => {
+                self.unreachable = 0;
+                self.settle(number, Outcome::Unknown, Some(error.to_string()));
+            }
+        }
     }
 }
 
@@ -126,8 +106,8 @@ impl SendTally {
 /// # Errors
 /// When the kernel has no timer.
 pub async fn send_on_schedule(
-    target: &Target,
-    letter: &Letter,
+    service: &Service,
+    payload_bytes: usize,
     tokens: &[String],
     schedule: Schedule,
     senders: usize,
@@ -136,17 +116,36 @@ pub async fn send_on_schedule(
     let permits = Semaphore::new(0);
     let next = Cell::new(0);
     let run = Run {
-        letter,
         tokens,
-        schedule,
         next: &next,
         tally,
     };
-    let all_senders = try_join_all((0..senders).map(|_| run.send(target, &permits)));
+    let publisher = || service.publisher(payload_bytes);
+    let all_senders = try_join_all((0..senders).map(|_| run.send(publisher(), schedule, &permits)));
     let paced = pace(schedule, senders, &permits, tally);
     let (sent, paced) = tokio::join!(all_senders, paced);
     sent?;
     paced
+}
+
+/// Sends to the tokens in turn over `senders` connections, on each as fast as the answers come, until
+/// a moment of the monotonic clock.
+pub async fn send_as_fast_as_it_goes(
+    service: &Service,
+    payload_bytes: usize,
+    tokens: &[String],
+    until_ns: u64,
+    senders: usize,
+    tally: &RefCell<SendTally>,
+) {
+    let next = Cell::new(0);
+    let run = Run {
+        tokens,
+        next: &next,
+        tally,
+    };
+    let publisher = || service.publisher(payload_bytes);
+    join_all((0..senders).map(|_| run.send_until(publisher(), until_ns))).await;
 }
 
 /// Lets sends go at their times, then lets every sender find that none are left.
@@ -178,74 +177,51 @@ async fn pace(
 /// What all senders of a run share.
 #[derive(Clone, Copy)]
 struct Run<'a> {
-    letter: &'a Letter,
     tokens: &'a [String],
-    schedule: Schedule,
     next: &'a Cell<u64>,
     tally: &'a RefCell<SendTally>,
 }
 
 impl Run<'_> {
     /// One sender: takes the next send when one is due, until none are left.
-    async fn send(self, target: &Target, permits: &Semaphore) -> anyhow::Result<()> {
-        let mut caller = Caller::new(target.server, None);
-        let mut request = Vec::new();
+    async fn send(
+        self,
+        mut publisher: Publisher,
+        schedule: Schedule,
+        permits: &Semaphore,
+    ) -> anyhow::Result<()> {
         loop {
             permits.acquire().await?.forget();
             let index = self.next.get();
-            if index >= self.schedule.total() || self.tally.borrow().is_over() {
+            if index >= schedule.total() || self.tally.borrow().is_over() {
                 return Ok(());
             }
-            self.next.set(index + 1);
-            let Some(token) = pick(self.tokens, index) else {
+            if !self.send_next(&mut publisher, schedule.at(index)).await {
                 return Ok(());
-            };
-            let at_ns = self.schedule.at(index);
-            let number = self.tally.borrow_mut().ledger.begin();
-            self.letter.write(&mut request, token, number, at_ns, false);
-            send_one(&mut caller, &request, number, at_ns, self.tally).await;
+            }
         }
     }
-}
 
-async fn send_one(
-    caller: &mut Caller,
-    request: &[u8],
-    number: u64,
-    at_ns: u64,
-    tally: &RefCell<SendTally>,
-) {
-    use crate::http::CallError;
-    let answer = caller.call(request).await;
-    let mut tally = tally.borrow_mut();
-    tally.note_reachable(!matches!(answer, Err(CallError::Unreachable(_))));
-    match answer {
-        Ok(answer) => {
-            tally
-                .latency
-                .record_ns(monotonic_ns().saturating_sub(at_ns));
-            let outcome = outcome_of(answer.status);
-            let trouble = (outcome != Outcome::Accepted).then(|| {
-                let body = String::from_utf8_lossy(&answer.body);
-                format!("HTTP {}: {body}", answer.status)
-            });
-            tally.settle(number, outcome, trouble);
-        }
-        Err(error @ CallError::Unreachable(_)) => {
-            tally.settle(number, Outcome::Refused, Some(error.to_string()));
-        }
-        Err(error @ CallError::Broken(_)) => {
-            tally.settle(number, Outcome::Unknown, Some(error.to_string()));
+    /// One sender: the next send begins when the last is answered, until the moment is there.
+    async fn send_until(self, mut publisher: Publisher, until_ns: u64) {
+        while monotonic_ns() < until_ns && !self.tally.borrow().is_over() {
+            if !self.send_next(&mut publisher, monotonic_ns()).await {
+                return;
+            }
         }
     }
-}
 
-/// What an answer says of the push (the contract's table of answers).
-fn outcome_of(status: u16) -> Outcome {
-    match status {
-        200 => Outcome::Accepted,
-        400..=499 | 503 => Outcome::Refused,
-        _ => Outcome::Unknown,
+    /// Sends what was meant for `at_ns`; false when there is nobody to send to.
+    async fn send_next(self, publisher: &mut Publisher, at_ns: u64) -> bool {
+        let index = self.next.get();
+        self.next.set(index + 1);
+        let Some(token) = pick(self.tokens, index) else {
+            return false;
+        };
+        let number = self.tally.borrow_mut().ledger.begin();
+        let answer = publisher.publish(token, number, at_ns).await;
+        self.tally.borrow_mut().note(number, at_ns, answer);
+        true
     }
 }
 
@@ -260,63 +236,14 @@ pub fn pick(tokens: &[String], index: u64) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn target() -> Target {
-        Target {
-            server: "127.0.0.1:1".parse().expect("an address"),
-            host: "h".into(),
-            project_id: "demo".into(),
-            package_name: "p".into(),
-            cert_sha256: "c".into(),
-            service_token: "s".into(),
-        }
-    }
-
-    #[test]
-    fn a_letter_has_the_payload_that_was_asked_for() {
-        for (payload, number, at_ns) in [(200, 0, 0), (4_096, 123, u64::MAX), (0, 10, 99)] {
-            let mut request = Vec::new();
-            let letter = Letter::new(&target(), payload);
-            letter.write(&mut request, "tok", number, at_ns, payload == 0);
-            let text = String::from_utf8(request).expect("is text");
-            let (head, body) = text.split_once("\r\n\r\n").expect("has a body");
-            assert!(head.contains(&format!("content-length: {}", body.len())));
-            let body: serde_json::Value = serde_json::from_str(body).expect("is JSON");
-            assert_eq!(
-                body["validate_only"].as_bool(),
-                (payload == 0).then_some(true)
-            );
-            let data = body["message"]["data"].as_object().expect("has data");
-            let bytes: usize = data
-                .iter()
-                .map(|(key, value)| key.len() + value.as_str().map_or(0, str::len))
-                .sum();
-            assert_eq!(bytes, payload.max("sendatpad".len() + 4));
-        }
-    }
-
-    #[test]
-    fn answers_mean_what_the_contract_says() {
-        assert_eq!(outcome_of(200), Outcome::Accepted);
-        for status in [400, 404, 429, 503] {
-            assert_eq!(outcome_of(status), Outcome::Refused);
-        }
-        for status in [500, 502, 504] {
-            assert_eq!(outcome_of(status), Outcome::Unknown);
-        }
-    }
-
     #[tokio::test]
     async fn sends_to_no_server_are_refused_and_given_up() {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
-        let target = Target {
-            server: closed.local_addr().expect("an address"),
-            ..target()
-        };
+        let service = Service::Nchan(closed.local_addr().expect("an address"));
         drop(closed);
         let tally = RefCell::new(SendTally::new());
-        let letter = Letter::new(&target, 100);
         let schedule = Schedule::new(monotonic_ns(), 100_000.0, 10_000);
-        send_on_schedule(&target, &letter, &["t".to_owned()], schedule, 4, &tally)
+        send_on_schedule(&service, 100, &["t".to_owned()], schedule, 4, &tally)
             .await
             .expect("has a timer");
         let tally = tally.into_inner();

@@ -66,6 +66,21 @@ struct NewServiceToken {
 const SWARM_CERT: &str = "00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF";
 const SWARM_PACKAGE: &str = "com.example.swarm";
 
+#[cfg(test)]
+impl Target {
+    /// An app of no server.
+    pub fn of_nobody() -> Self {
+        Self {
+            server: SocketAddr::from(([127, 0, 0, 1], 1)),
+            host: "h".into(),
+            project_id: "demo".into(),
+            package_name: "p".into(),
+            cert_sha256: "c".into(),
+            service_token: "s".into(),
+        }
+    }
+}
+
 /// What the operator's listener said of the server's process.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ProcessFacts {
@@ -126,7 +141,11 @@ impl TargetOptions {
     }
 }
 
-fn from_dev_file(text: &str) -> anyhow::Result<(Target, Operator)> {
+/// Server and project of a file that `herald serve --dev` wrote.
+///
+/// # Errors
+/// When it is none.
+pub fn from_dev_file(text: &str) -> anyhow::Result<(Target, Operator)> {
     let dev: DevFile =
         serde_json::from_str(text).context("this is no development file of herald")?;
     let (server, host) = parse_address(&dev.listen)?;

@@ -20,6 +20,8 @@ const LENGTH_64: u8 = 127;
 pub enum Opcode {
     /// A text message.
     Text = 0x1,
+    /// A message of bytes.
+    Binary = 0x2,
     /// A goodbye.
     Close = 0x8,
     /// The answer to a ping.
@@ -31,6 +33,8 @@ pub enum Opcode {
 pub enum Incoming<'a> {
     /// A text message.
     Text(&'a str),
+    /// A message of bytes.
+    Binary(&'a [u8]),
     /// A goodbye with its code; 1005 when it had none.
     Close(u16, &'a str),
     /// Wants a pong with the same content.
@@ -95,7 +99,7 @@ pub fn write_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
 /// Reads the first frame in `bytes` and how many bytes it takes; `None` when more must come.
 ///
 /// # Errors
-/// When the server breaks the protocol, or uses a part of it that Herald never uses.
+/// When the server breaks the protocol, or uses a part of it that no contender uses.
 pub fn read_frame(bytes: &[u8]) -> Result<Option<(Incoming<'_>, usize)>, Broken> {
     let [first, second, rest @ ..] = bytes else {
         return Ok(None);
@@ -141,6 +145,7 @@ fn read_payload(first: u8, payload: &[u8]) -> Result<Incoming<'_>, Broken> {
         0x1 => std::str::from_utf8(payload)
             .map(Incoming::Text)
             .map_err(|_| Broken("a text frame is not UTF-8")),
+        0x2 => Ok(Incoming::Binary(payload)),
         0x8 => Ok(match payload {
             [high, low, reason @ ..] => Incoming::Close(
                 u16::from_be_bytes([*high, *low]),
@@ -150,7 +155,7 @@ fn read_payload(first: u8, payload: &[u8]) -> Result<Incoming<'_>, Broken> {
         }),
         0x9 => Ok(Incoming::Ping(payload)),
         0xA => Ok(Incoming::Pong),
-        _ => Err(Broken("a frame is neither text nor control")),
+        _ => Err(Broken("a frame is of no known kind")),
     }
 }
 
@@ -252,7 +257,7 @@ mod tests {
     fn what_a_server_must_not_send_is_refused_before_it_is_buffered() {
         assert!(read_frame(&[0x81, 0x81, 0, 0, 0, 0, 0]).is_err());
         assert!(read_frame(&[0x01, 1, b'x']).is_err());
-        assert!(read_frame(&[0x82, 1, b'x']).is_err());
+        assert!(read_frame(&[0x83, 1, b'x']).is_err());
         assert!(read_frame(&[0x81, 1, 0xff]).is_err());
         assert!(read_frame(&[0x81, 127, 0xff, 0, 0, 0, 0, 0, 0, 0]).is_err());
         assert_eq!(read_frame(&[0x81, 126, 1]), Ok(None));

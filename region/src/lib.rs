@@ -17,6 +17,7 @@
 mod background;
 mod banner;
 mod cql_ring;
+mod herald_binary;
 mod herald_node;
 mod link;
 mod place;
@@ -27,6 +28,7 @@ mod waiting;
 
 pub use banner::banner;
 pub use cql_ring::{CQL_NODES_MAX, CqlRing};
+pub use herald_binary::herald_of_profile;
 pub use herald_node::{HERALD_NODES_MAX, HeraldNode, HeraldOptions, Stores};
 pub use place::Place;
 pub use redis_cluster::{PRIMARIES, Primary, REPLICAS_MAX, RedisCluster, RedisOptions};

@@ -1,14 +1,13 @@
 //! `region`: brings up a whole region on this machine, says where it is, and takes it down again.
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use clap::Parser;
-use herald_region::{Region, RegionOptions, banner};
-use tokio::process::Command;
+use herald_region::{Region, RegionOptions, banner, herald_of_profile};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 
@@ -121,34 +120,7 @@ async fn start_and_hold(arguments: &Arguments) -> anyhow::Result<()> {
 /// The `herald` binary in the directory of this one, built as this one was if it is missing.
 async fn herald_beside_this() -> anyhow::Result<PathBuf> {
     let this = std::env::current_exe().context("where is this binary?")?;
-    let profile = this.parent().context("a binary is in a directory")?;
-    let herald = profile.join("herald");
-    if !herald.exists() {
-        eprintln!("building herald: there is no {}", herald.display());
-        build_herald(profile).await?;
-        ensure!(herald.exists(), "cargo built no {}", herald.display());
-    }
-    Ok(herald)
-}
-
-/// `profile` is the directory of a build, such as `target/release`.
-async fn build_herald(profile: &Path) -> anyhow::Result<()> {
-    let target = profile.parent().context("a profile is in a directory")?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command
-        .args(["build", "--package", "herald", "--bin", "herald"])
-        .arg("--manifest-path")
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml"))
-        .arg("--target-dir")
-        .arg(target)
-        .kill_on_drop(true);
-    if profile.ends_with("release") {
-        command.arg("--release");
-    }
-    let status = command.status().await.context("cannot start cargo")?;
-    ensure!(status.success(), "cargo could not build herald: {status}");
-    Ok(())
+    herald_of_profile(this.parent().context("a binary is in a directory")?).await
 }
 
 /// Reads `500ms`, `30s` or `2m`.

@@ -67,18 +67,22 @@ async fn hold(
     let mut points = vec![(0, run.server_rss().await?)];
     let mut held = 0;
     for &sockets in steps {
-        let first_new = run.open(sockets - held, options.connect_rate).await?;
+        let first_new = run.load.open(sockets - held, options.connect_rate).await?;
         held = sockets;
-        let fresh = run.tokens().get(first_new..).unwrap_or_default().to_vec();
+        let fresh = run
+            .load
+            .tokens()
+            .get(first_new..)
+            .unwrap_or_default()
+            .to_vec();
         let total = fresh.len() as u64;
-        run.send(options, &fresh, options.connect_rate, total)
-            .await?;
-        run.drain(options.drain).await?;
-        run.idle("settle", settle).await?;
+        run.load.send(&fresh, options.connect_rate, total).await?;
+        run.load.drain(options.drain).await?;
+        run.load.idle("settle", settle).await?;
         points.push((sockets, run.server_rss().await?));
     }
     run.await_start(options).await?;
-    run.idle("hold", options.duration).await?;
+    run.load.idle("hold", options.duration).await?;
     let end_bytes = run.server_rss().await;
     let mut result = run.finish(options, held).await?;
     result.command = "hold".to_owned();

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::run::{Next, Run, Stream};
+use super::run::Run;
+use crate::load::{Next, Stream};
 use crate::options::{CommonOptions, START_AT_MAX, parse_duration};
 use crate::pacing::Schedule;
 use crate::part::Part;
@@ -84,20 +85,22 @@ async fn mix(
 ) -> anyhow::Result<RunResult> {
     let habits = scenario.habits();
     for &(habit, devices) in habits.iter().filter(|(_, devices)| *devices > 0) {
-        run.open_with(devices, common.connect_rate, habit).await?;
+        run.load
+            .open_with(devices, common.connect_rate, habit)
+            .await?;
     }
     run.await_start(common).await?;
-    let tokens = run.tokens().to_vec();
-    run.drive(
-        common,
-        |start_ns| streams(scenario, &tokens, start_ns),
-        |_| Next::GoOn,
-    )
-    .await?;
+    let tokens = run.load.tokens().to_vec();
+    run.load
+        .drive(
+            |start_ns| streams(scenario, &tokens, start_ns),
+            |_| Next::GoOn,
+        )
+        .await?;
     let with_socket = habits.iter().filter(|(habit, _)| habit.has_socket());
     let sockets = with_socket.map(|(_, devices)| devices).sum();
-    run.gather(sockets, common.drain).await?;
-    run.drain(common.drain).await?;
+    run.load.gather(sockets, common.drain).await?;
+    run.load.drain(common.drain).await?;
     let rss = run.server_rss().await;
     let mut result = run.finish(common, sockets).await?;
     result.command = "mix".to_owned();

@@ -1,5 +1,6 @@
 //! The commands of the swarm, one file each.
 
+pub mod bench;
 pub mod hold;
 pub mod merge;
 pub mod mix;
@@ -9,5 +10,4 @@ mod run;
 pub mod simulate;
 pub mod storm;
 pub mod topic;
-mod verdict;
 pub mod wake;

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::run::Run;
-use super::verdict::count;
 use crate::options::{CommonOptions, parse_rate, parse_share};
 use crate::pacing::{due_in, whole};
 use crate::report::RunResult;
+use crate::verdict::count;
 
 /// Flags of `swarm push`.
 #[derive(Debug, Args)]
@@ -45,19 +45,15 @@ pub async fn run(options: PushOptions) -> anyhow::Result<ExitCode> {
 async fn push(run: &mut Run, options: &PushOptions) -> anyhow::Result<RunResult> {
     let common = &options.common;
     let before = run.server_rss().await?;
-    run.open(common.sockets, common.connect_rate).await?;
+    run.load.open(common.sockets, common.connect_rate).await?;
     let connected = run.server_rss().await?;
     run.await_start(common).await?;
-    let tokens = shared(run.tokens(), options.share);
+    let tokens = shared(run.load.tokens(), options.share);
     let seconds = common.duration.as_secs_f64();
-    run.send(
-        common,
-        &tokens,
-        options.rate,
-        due_in(options.rate, common.duration),
-    )
-    .await?;
-    run.drain(common.drain).await?;
+    run.load
+        .send(&tokens, options.rate, due_in(options.rate, common.duration))
+        .await?;
+    run.load.drain(common.drain).await?;
     let rss = run.server_rss().await;
     let mut result = run.finish(common, common.sockets).await?;
     result.command = "push".to_owned();

@@ -11,15 +11,15 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::verdict::{CPU_SHARE_MAX, busiest};
 use crate::clock::{cpu_ns, monotonic_ns};
+use crate::contenders::Letter;
 use crate::http::{Caller, write_request};
 use crate::options::parse_duration;
 use crate::progress::Stage;
 use crate::register::{Identity, register_some};
 use crate::report::RunResult;
-use crate::sender::Letter;
 use crate::target::{Operator, Target, TargetOptions};
+use crate::verdict::{CPU_SHARE_MAX, busiest};
 
 /// What is measured against what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -38,24 +38,31 @@ pub struct RatioOptions {
     /// What to compare.
     #[arg(value_enum)]
     kind: Kind,
-    /// Calls at a time, each on a connection of its own.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1_000))]
-    senders: u16,
-    /// How long in all: 30s, 2m.
-    #[arg(long = "for", default_value = "20s", value_parser = parse_duration)]
-    duration: Duration,
-    /// How long each turn is.
-    #[arg(long, default_value = "1s", value_parser = parse_duration)]
-    slice: Duration,
-    /// Tokens that the calls are about, in turn.
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    tokens: u32,
-    /// Bytes of data in each push, keys and values.
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(0..=4_096))]
-    payload: u16,
+    #[command(flatten)]
+    comparison: Comparison,
     /// Writes the result to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+/// How two kinds of calls are compared.
+#[derive(Debug, Clone, Args)]
+pub struct Comparison {
+    /// Calls at a time, each on a connection of its own.
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    pub senders: u16,
+    /// How long in all: 30s, 2m.
+    #[arg(long = "for", default_value = "20s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// How long each turn is.
+    #[arg(long, default_value = "1s", value_parser = parse_duration)]
+    pub slice: Duration,
+    /// Tokens that the calls are about, in turn.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub tokens: u32,
+    /// Bytes of data in each push, keys and values.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(0..=4_096))]
+    pub payload: u16,
 }
 
 /// Which of the two kinds of calls.
@@ -84,13 +91,33 @@ impl Speed {
 /// When the server cannot be reached, or the swarm itself fails.
 pub async fn run(options: RatioOptions) -> anyhow::Result<ExitCode> {
     let (target, mut operator) = options.target.resolve().await?;
-    let devices = register_all(&target, options.tokens).await?;
-    let outcome = compare(&options, &target, &operator, &devices).await;
-    delete_tokens(&target, &devices).await;
+    let outcome = compare(options.kind, &options.comparison, &target, &operator).await;
     operator.clean_up().await;
     let result = outcome?;
     result.publish(options.json.as_deref())?;
     Ok(result.exit_code())
+}
+
+/// Compares two kinds of calls, with tokens that are there only for that.
+///
+/// # Errors
+/// When the server cannot be reached, or the swarm itself fails.
+pub async fn compare(
+    kind: Kind,
+    options: &Comparison,
+    target: &Target,
+    operator: &Operator,
+) -> anyhow::Result<RunResult> {
+    let devices = register_all(target, options.tokens).await?;
+    let setting = Setting {
+        kind,
+        options,
+        target,
+        devices: &devices,
+    };
+    let outcome = take_turns(setting, operator).await;
+    delete_tokens(target, &devices).await;
+    outcome
 }
 
 async fn register_all(target: &Target, count: u32) -> anyhow::Result<Vec<Identity>> {
@@ -116,16 +143,12 @@ async fn delete_tokens(target: &Target, devices: &[Identity]) {
     }
 }
 
-async fn compare(
-    options: &RatioOptions,
-    target: &Target,
-    operator: &Operator,
-    devices: &[Identity],
-) -> anyhow::Result<RunResult> {
+async fn take_turns(setting: Setting<'_>, operator: &Operator) -> anyhow::Result<RunResult> {
+    let options = setting.options;
     let turns = options.duration.as_millis() / options.slice.as_millis().max(1);
     ensure!(turns >= 4, "--for must be at least four times --slice");
     let mut callers: Vec<Looper<'_>> = (0..options.senders)
-        .map(|first| Looper::new(options, target, operator, devices, first.into()))
+        .map(|first| Looper::new(setting, operator, first.into()))
         .collect();
     let (mut measured, mut baseline) = (Speed::default(), Speed::default());
     let (cpu_before, begun) = (cpu_ns(), Instant::now());
@@ -186,11 +209,18 @@ fn judge(measured: Speed, baseline: Speed, share: f64, trouble: Option<String>) 
     result
 }
 
+/// What all callers know.
+#[derive(Clone, Copy)]
+struct Setting<'a> {
+    kind: Kind,
+    options: &'a Comparison,
+    target: &'a Target,
+    devices: &'a [Identity],
+}
+
 /// One caller: the next call begins when the last is answered.
 struct Looper<'a> {
-    options: &'a RatioOptions,
-    devices: &'a [Identity],
-    target: &'a Target,
+    setting: Setting<'a>,
     letter: Letter,
     public: Caller,
     admin: Caller,
@@ -202,13 +232,10 @@ struct Looper<'a> {
 }
 
 impl<'a> Looper<'a> {
-    fn new(
-        options: &'a RatioOptions,
-        target: &'a Target,
-        operator: &Operator,
-        devices: &'a [Identity],
-        first: usize,
-    ) -> Self {
+    fn new(setting: Setting<'a>, operator: &Operator, first: usize) -> Self {
+        let Setting {
+            options, target, ..
+        } = setting;
         let (admin, host) = operator.address();
         let mut livez = Vec::new();
         write_request(
@@ -217,9 +244,7 @@ impl<'a> Looper<'a> {
             b"",
         );
         Self {
-            options,
-            devices,
-            target,
+            setting,
             letter: Letter::new(target, options.payload.into()),
             public: Caller::new(target.server, None),
             admin,
@@ -234,7 +259,7 @@ impl<'a> Looper<'a> {
     async fn call(&mut self, side: Side, until: Instant) -> u32 {
         let mut answered = 0;
         while Instant::now() < until {
-            let answer = if (self.options.kind, side) == (Kind::Poll, Side::Baseline) {
+            let answer = if (self.setting.kind, side) == (Kind::Poll, Side::Baseline) {
                 self.admin.call(&self.livez).await
             } else {
                 self.write_request(side);
@@ -257,11 +282,17 @@ impl<'a> Looper<'a> {
     }
 
     fn write_request(&mut self, side: Side) {
-        self.next = (self.next + usize::from(self.options.senders)) % self.devices.len().max(1);
-        let Some(device) = self.devices.get(self.next) else {
+        let Setting {
+            kind,
+            options,
+            target,
+            devices,
+        } = self.setting;
+        self.next = (self.next + usize::from(options.senders)) % devices.len().max(1);
+        let Some(device) = devices.get(self.next) else {
             return;
         };
-        if self.options.kind == Kind::Send {
+        if kind == Kind::Send {
             let validate_only = side == Side::Baseline;
             let at_ns = monotonic_ns();
             self.letter
@@ -271,10 +302,10 @@ impl<'a> Looper<'a> {
         let head = format!(
             "POST /v1/projects/messages:get HTTP/1.1\r\nhost: {}\r\n\
              authorization: Device {}.{}\r\ncontent-type: application/json\r\n",
-            self.target.host, device.device_id, device.device_secret
+            target.host, device.device_id, device.device_secret
         );
         let body = json!({"requests": [
-            {"project_id": self.target.project_id, "token": device.token, "min_syn": 1}
+            {"project_id": target.project_id, "token": device.token, "min_syn": 1}
         ]});
         self.request.clear();
         write_request(&mut self.request, &head, body.to_string().as_bytes());

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::verdict::{CPU_SHARE_MAX, LAG_MS_MAX};
 use crate::latency::Latencies;
 use crate::options::{parse_duration, parse_rate, parse_share_or_none};
 use crate::pacing::due_in;
 use crate::report::RunResult;
 use crate::simulation::{self, Outcome, Plan};
+use crate::verdict::{CPU_SHARE_MAX, LAG_MS_MAX};
 
 const GIB: u64 = 1024 * 1024 * 1024;
 

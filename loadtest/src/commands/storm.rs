@@ -7,8 +7,9 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::Instant;
 
-use super::run::{Next, Run, Stream};
+use super::run::Run;
 use crate::clock::monotonic_ns;
+use crate::load::{Next, Stream};
 use crate::options::{CommonOptions, parse_duration, parse_rate};
 use crate::pacing::{Schedule, due_in};
 use crate::pipe::{Cut, Order, Progress, StormCounts};
@@ -57,9 +58,9 @@ pub async fn run(options: StormOptions) -> anyhow::Result<ExitCode> {
 
 async fn storm(run: &mut Run, options: &StormOptions) -> anyhow::Result<RunResult> {
     let common = &options.common;
-    run.open(common.sockets, common.connect_rate).await?;
+    run.load.open(common.sockets, common.connect_rate).await?;
     run.await_start(common).await?;
-    let tokens = run.tokens().to_vec();
+    let tokens = run.load.tokens().to_vec();
     let longest = (options.calm * 2 + options.within + NOTICE).max(common.duration);
     let streams = |start_ns| {
         let total = due_in(options.rate, longest);
@@ -72,8 +73,8 @@ async fn storm(run: &mut Run, options: &StormOptions) -> anyhow::Result<RunResul
         latest = progress.storm;
         course.next(progress.storm, Instant::now())
     };
-    run.drive(common, streams, direct).await?;
-    run.drain(common.drain).await?;
+    run.load.drive(streams, direct).await?;
+    run.load.drain(common.drain).await?;
     let rss = run.server_rss().await;
     let mut result = run.finish(common, common.sockets).await?;
     result.command = "storm".to_owned();

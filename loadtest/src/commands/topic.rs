@@ -11,8 +11,8 @@ use clap::Args;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::verdict::LAG_MS_MAX;
 use crate::clock::monotonic_ns;
+use crate::contenders::Service;
 use crate::crowd::{Crowd, as_sender};
 use crate::http::Caller;
 use crate::options::{parse_duration, parse_rate};
@@ -20,8 +20,9 @@ use crate::pacing::{Schedule, due_in};
 use crate::progress::Stage;
 use crate::register::register_some;
 use crate::report::RunResult;
-use crate::sender::{Letter, SendTally, send_on_schedule};
+use crate::sender::{SendTally, send_on_schedule};
 use crate::target::{FanOutFacts, Operator, Target, TargetOptions};
+use crate::verdict::LAG_MS_MAX;
 
 /// How often the server is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -204,7 +205,8 @@ async fn send_beside(
     total: u64,
     tally: &RefCell<SendTally>,
 ) -> anyhow::Result<()> {
-    let letter = Letter::new(target, options.payload.into());
+    let service = Service::Herald(target.clone());
     let schedule = Schedule::new(monotonic_ns() + HEAD_START_NS, options.rate, total);
-    send_on_schedule(target, &letter, tokens, schedule, SENDERS, tally).await
+    let payload = options.payload.into();
+    send_on_schedule(&service, payload, tokens, schedule, SENDERS, tally).await
 }

@@ -11,15 +11,16 @@ use std::time::Duration;
 use clap::Args;
 use tokio::time::{Instant, sleep};
 
-use super::verdict::{CPU_SHARE_MAX, LAG_MS_MAX, busiest};
 use crate::clock::{cpu_ns, monotonic_ns};
+use crate::contenders::Service;
 use crate::crew::{Crew, open_here};
 use crate::options::parse_duration;
 use crate::pacing::{Schedule, due_in};
 use crate::progress::Stage;
 use crate::report::RunResult;
-use crate::sender::{Letter, SendTally, send_on_schedule};
+use crate::sender::{SendTally, send_on_schedule};
 use crate::target::{Target, TargetOptions};
+use crate::verdict::{CPU_SHARE_MAX, LAG_MS_MAX, busiest};
 
 /// Devices whose sessions stay awake.
 const AWAKE: u32 = 5;
@@ -73,17 +74,18 @@ pub async fn run(options: WakeOptions) -> anyhow::Result<ExitCode> {
 }
 
 async fn compare(options: &WakeOptions, target: &Target) -> anyhow::Result<RunResult> {
-    let (awake, awake_tokens) = open_here(target, AWAKE).await?;
-    let (parked, parked_tokens) = open_here(target, PARKED).await?;
+    let service = Service::Herald(target.clone());
+    let (awake, awake_tokens) = open_here(&service, AWAKE).await?;
+    let (parked, parked_tokens) = open_here(&service, PARKED).await?;
     sleep(options.rest).await;
     let turns = in_turns(&awake_tokens, &parked_tokens);
     let total = due_in(RATE, options.duration);
     let tally = RefCell::new(SendTally::new());
-    let letter = Letter::new(target, options.payload.into());
+    let payload = options.payload.into();
     let stage = Stage::begin("send", total);
     let (cpu_before, begun) = (cpu_ns(), Instant::now());
     let schedule = Schedule::new(monotonic_ns(), RATE, total);
-    send_on_schedule(target, &letter, &turns, schedule, SENDERS, &tally).await?;
+    send_on_schedule(&service, payload, &turns, schedule, SENDERS, &tally).await?;
     let share = busiest(&[cpu_before], &[cpu_ns()], begun.elapsed());
     await_arrivals(&[&awake, &parked], &tally).await;
     stage.end(total, "sent");

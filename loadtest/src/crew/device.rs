@@ -6,21 +6,18 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::socket::{Over, Retry, Socket};
+use super::socket::{NEVER, Over, Retry, Socket};
 use super::tally::{Crew, Standing, Tally};
 use crate::arrivals::Place;
 use crate::clock::monotonic_ns;
+use crate::contenders::Service;
 use crate::habit::{Habit, around};
 use crate::pipe::Cut;
 use crate::register::Identity;
-use crate::websocket::{Opcode, write_frame};
 
 /// Ceiling of the first wait before coming back; it doubles up to [`RETURN_MAX`].
 const RETURN_MIN: Duration = Duration::from_secs(1);
 const RETURN_MAX: Duration = Duration::from_secs(30);
-
-/// Further away than any run is long.
-const NEVER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A device and what it knows.
 pub struct Device {
@@ -66,12 +63,12 @@ impl Device {
 
     /// Appends the frame that acknowledges everything shown, if it is this device's habit; returns
     /// how many arrivals that settles. `text` is working memory.
-    pub fn write_ack(&mut self, text: &mut String, out: &mut Vec<u8>) -> u64 {
+    pub fn write_ack(&mut self, service: &Service, text: &mut String, out: &mut Vec<u8>) -> u64 {
         if matches!(self.habit, Habit::Silent { .. }) || !self.place.owes() {
             return 0;
         }
-        write_ack(text, &self.identity.token, self.place.acknowledge());
-        write_frame(out, Opcode::Text, text.as_bytes());
+        let syn = self.place.acknowledge();
+        service.write_ack(text, out, &self.identity.token, syn);
         std::mem::take(&mut self.unacked)
     }
 
@@ -253,16 +250,6 @@ fn stays(habit: Habit) -> Duration {
     }
 }
 
-/// By hand into a kept buffer: one for every push.
-fn write_ack(out: &mut String, token: &str, syn: u64) {
-    use std::fmt::Write as _;
-    out.clear();
-    let _ = write!(
-        out,
-        "{{\"type\":\"ack\",\"token\":\"{token}\",\"syn\":{syn}}}"
-    );
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::net::{TcpListener, TcpStream};
@@ -278,24 +265,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
         let server = listener.local_addr().expect("an address");
         let stream = TcpStream::connect(server).await.expect("connects");
-        let target = Target {
-            server,
-            host: String::new(),
-            project_id: String::new(),
-            package_name: String::new(),
-            cert_sha256: String::new(),
-            service_token: String::new(),
-        };
-        let identity = Identity {
-            device_id: String::new(),
-            device_secret: String::new(),
-            token: String::new(),
-        };
         let seat = Seat {
-            device: Device::new(identity, Habit::Good),
+            device: Device::new(Identity::of_a_name(), Habit::Good),
             socket: Socket::of(stream),
         };
-        let task = seat.hold(Rc::new(Crew::new(target, Vec::new())));
+        let task = seat.hold(Rc::new(Crew::new(Service::Nchan(server), Vec::new())));
         let bytes = size_of_val(&task);
         assert!(bytes <= DEVICE_BYTES_MAX, "{bytes} bytes");
     }
@@ -308,16 +282,17 @@ mod tests {
             token: "t".into(),
         };
         let mut device = Device::new(identity, Habit::Silent { stays_ms: 1 });
+        let service = Service::Herald(Target::of_nobody());
         let (mut text, mut out) = (String::new(), Vec::new());
         let mut arrivals = crate::arrivals::Arrivals::default();
         device.place.reconnect();
         arrivals.arrive(&mut device.place, 1, 7);
         device.unacked = 1;
-        assert_eq!(device.write_ack(&mut text, &mut out), 0);
+        assert_eq!(device.write_ack(&service, &mut text, &mut out), 0);
         assert!(out.is_empty());
         device.habit = Habit::Good;
-        assert_eq!(device.write_ack(&mut text, &mut out), 1);
+        assert_eq!(device.write_ack(&service, &mut text, &mut out), 1);
         assert_eq!(text, r#"{"type":"ack","token":"t","syn":7}"#);
-        assert_eq!(device.write_ack(&mut text, &mut out), 0);
+        assert_eq!(device.write_ack(&service, &mut text, &mut out), 0);
     }
 }

@@ -2,7 +2,6 @@
 //! and ends with its parent.
 
 mod device;
-mod greeting;
 mod poller;
 mod socket;
 mod tally;
@@ -23,14 +22,14 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::clock::monotonic_ns;
+use crate::contenders::Service;
 use crate::habit::Habit;
 use crate::pacing::Schedule;
 use crate::pipe::{Order, Report};
-use crate::register::{self, Identity};
-use crate::target::Target;
+use crate::register::Identity;
 use device::Seat;
 use poller::Poller;
-pub use tally::{Crew, MessageView};
+pub use tally::Crew;
 
 /// How often the parent hears of this process.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
@@ -60,11 +59,11 @@ pub async fn run() -> anyhow::Result<()> {
     let Some(first) = orders.next_line().await? else {
         return Ok(());
     };
-    let Order::Begin { target, sources } = read_order(&first)? else {
+    let Order::Begin { service, sources } = read_order(&first)? else {
         bail!("the first order is not to begin");
     };
     let sources: Vec<IpAddr> = sources.into_iter().map(IpAddr::V4).collect();
-    let crew = Rc::new(Crew::new(target, sources));
+    let crew = Rc::new(Crew::new(service, sources));
     let (reports, mut to_write) = mpsc::channel(REPORTS_MAX);
     let mut tick = interval(PROGRESS_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -91,10 +90,10 @@ pub async fn run() -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When one of them cannot be registered or connected.
-pub async fn open_here(target: &Target, count: u32) -> anyhow::Result<(Rc<Crew>, Vec<String>)> {
-    let crew = Rc::new(Crew::new(target.clone(), Vec::new()));
+pub async fn open_here(service: &Service, count: u32) -> anyhow::Result<(Rc<Crew>, Vec<String>)> {
+    let crew = Rc::new(Crew::new(service.clone(), Vec::new()));
     let mut tokens = Vec::new();
-    for identity in register::register_some(target, None, count).await {
+    for identity in service.register(None, count).await {
         let seat = Seat::take(&crew, identity?, Habit::Good).await?;
         tokens.push(seat.token().to_owned());
         spawn_local(seat.hold(Rc::clone(&crew)));
@@ -121,13 +120,13 @@ async fn obey(
 ) -> anyhow::Result<()> {
     match order {
         Order::Begin { .. } => bail!("this process has begun already"),
-        Order::Open {
-            count,
-            per_second,
-            habit,
-        } => {
+        Order::Register { count } => {
+            spawn_local(register(Rc::clone(crew), count, reports.clone()));
+            Ok(())
+        }
+        Order::Connect { per_second, habit } => {
             let crew = Rc::clone(crew);
-            spawn_local(open(crew, count, per_second, habit, reports.clone()));
+            spawn_local(connect_all(crew, per_second, habit, reports.clone()));
             Ok(())
         }
         Order::Cut(cut) => {
@@ -158,7 +157,7 @@ async fn obey(
     }
 }
 
-/// What an [`Order::Open`] has failed at so far.
+/// What an order has failed at so far.
 #[derive(Default)]
 struct Failures {
     count: u32,
@@ -176,17 +175,23 @@ impl Failures {
     }
 }
 
-/// Registers devices, then connects them at an even rate. A report that cannot be handed over
-/// means that the parent is gone, and this process with it.
-async fn open(
-    crew: Rc<Crew>,
-    count: u32,
-    per_second: f64,
-    habit: Habit,
-    reports: mpsc::Sender<Report>,
-) {
+/// Registers devices. A report that cannot be handed over means that the parent is gone, and this
+/// process with it.
+async fn register(crew: Rc<Crew>, count: u32, reports: mpsc::Sender<Report>) {
     let mut failures = Failures::default();
     let identities = register_all(&crew, count, &mut failures).await;
+    crew.registered.borrow_mut().extend(identities);
+    let registered = Report::Registered {
+        failed: failures.count,
+        reason: failures.first,
+    };
+    let _ = reports.send(registered).await;
+}
+
+/// Connects all devices that are registered and not connected yet, at an even rate.
+async fn connect_all(crew: Rc<Crew>, per_second: f64, habit: Habit, reports: mpsc::Sender<Report>) {
+    let mut failures = Failures::default();
+    let identities = crew.registered.take();
     let start_ns = monotonic_ns();
     let schedule = Schedule::new(start_ns, per_second, identities.len() as u64);
     let mut connected = stream::iter(identities.into_iter().enumerate())
@@ -213,7 +218,7 @@ async fn register_all(crew: &Crew, count: u32, failures: &mut Failures) -> Vec<I
     let registrars = u32::try_from(REGISTRARS).unwrap_or(1);
     let shares = (0..registrars).map(|registrar| {
         let share = (count + registrar) / registrars;
-        register::register_some(&crew.target, crew.next_source(), share)
+        crew.service.register(crew.next_source(), share)
     });
     let mut outcomes: FuturesUnordered<_> = shares.collect();
     let mut identities = Vec::new();

@@ -8,12 +8,14 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::tally::{Crew, MessageView};
+use super::tally::Crew;
 use crate::arrivals::Place;
 use crate::clock::monotonic_ns;
+use crate::contenders::MessageView;
 use crate::habit::around;
 use crate::http::{Caller, write_request};
 use crate::register::Identity;
+use crate::target::Target;
 
 /// How often a device polls once everybody is good: the run waits for it.
 const CALM_EVERY: Duration = Duration::from_millis(500);
@@ -57,7 +59,7 @@ impl Poller {
             identity,
             place: Place::default(),
             every_ms,
-            caller: Caller::new(crew.target.server, crew.next_source()),
+            caller: Caller::new(crew.service.address(), crew.next_source()),
         }
     }
 
@@ -86,7 +88,7 @@ impl Poller {
 
     /// One poll; true when more is waiting.
     async fn ask(&mut self, crew: &Crew) -> anyhow::Result<bool> {
-        let request = self.request(crew);
+        let request = self.request(crew.service.target()?);
         let answer = self.caller.call(&request).await?;
         let text = std::str::from_utf8(&answer.body).context("the answer is not text")?;
         ensure!(answer.status == 200, "HTTP {}: {text}", answer.status);
@@ -100,7 +102,7 @@ impl Poller {
             is_more |= page.partial_content;
             for Polled { syn, message } in page.messages {
                 tally
-                    .on_push(&mut self.place, syn, message.data, now_ns)
+                    .on_push(&mut self.place, Some(syn), &message.data, now_ns)
                     .map_err(anyhow::Error::msg)?;
                 tally.acked += 1;
             }
@@ -110,13 +112,12 @@ impl Poller {
         Ok(is_more)
     }
 
-    fn request(&mut self, crew: &Crew) -> Vec<u8> {
+    fn request(&mut self, target: &Target) -> Vec<u8> {
         let Identity {
             device_id,
             device_secret,
             token,
         } = &self.identity;
-        let target = &crew.target;
         let head = format!(
             "POST /v1/projects/messages:get HTTP/1.1\r\nhost: {}\r\n\
              authorization: Device {device_id}.{device_secret}\r\ncontent-type: application/json\r\n",

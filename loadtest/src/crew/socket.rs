@@ -12,15 +12,18 @@ use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::device::Device;
-use super::greeting;
 use super::tally::{Crew, Scratch};
 use crate::clock::monotonic_ns;
+use crate::contenders::Greeted;
 use crate::pipe::Cut;
-use crate::websocket::{Incoming, Opcode, read_frame, write_frame};
+use crate::websocket::{Opcode, write_frame};
 
 /// Pings go out at 0.7 to 0.9 of the interval, so that they spread.
 const PING_EARLIEST: f64 = 0.7;
 const PING_SPREAD: f64 = 0.2;
+
+/// Further away than any run is long.
+pub const NEVER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Why a connection is over.
 pub struct Over {
@@ -93,14 +96,20 @@ impl Socket {
     /// Connects; also says up to where the token's log went when the welcome was written.
     pub async fn open(crew: &Crew, device: &mut Device) -> anyhow::Result<(Self, u64)> {
         let min_syn = device.place.reconnect();
-        let greeted = greeting::open(crew, &device.identity, min_syn).await?;
+        let source = crew.next_source();
+        let greeted = crew.service.connect(source, &device.identity, min_syn);
+        let Greeted {
+            connection,
+            ping_interval,
+            syn_stored,
+        } = greeted.await?;
         let jitter = PING_EARLIEST + PING_SPREAD * rand::random::<f64>();
         let socket = Self {
-            stream: greeted.stream,
-            partial: greeted.rest,
-            ping_every: greeted.ping_interval.mul_f64(jitter),
+            stream: connection.stream,
+            partial: connection.bytes,
+            ping_every: ping_interval.map_or(NEVER, |interval| interval.mul_f64(jitter)),
         };
-        Ok((socket, greeted.syn_stored))
+        Ok((socket, syn_stored))
     }
 
     #[cfg(test)]
@@ -160,24 +169,26 @@ impl Socket {
         write.clear();
         let mut tally = crew.tally.borrow_mut();
         let now_ns = monotonic_ns();
-        while let Some((frame, taken)) = read_frame(rest).map_err(|broken| Over::fault(broken.0))? {
-            match frame {
-                Incoming::Text(frame) => {
-                    let pushed = tally.on_text(&mut device.place, frame, now_ns);
-                    device.unacked += u64::from(pushed.map_err(Over::fault)?);
-                }
-                Incoming::Ping(content) => write_frame(write, Opcode::Pong, content),
-                Incoming::Pong => {}
-                Incoming::Close(code, reason) => {
-                    write_frame(write, Opcode::Close, &code.to_be_bytes());
-                    // A goodbye that cannot be written is a goodbye all the same.
-                    let _ = self.write_now(write);
-                    return Err(Over::closed(code, reason));
-                }
+        loop {
+            let mut counted = Ok(());
+            let pushed = |syn, data| {
+                device.unacked += 1;
+                let this = tally.on_push(&mut device.place, syn, &data, now_ns);
+                counted = std::mem::replace(&mut counted, Ok(())).and(this);
+            };
+            let heard = crew.service.hear(rest, write, pushed);
+            let Some(heard) = heard.map_err(Over::fault)? else {
+                break;
+            };
+            counted.map_err(Over::fault)?;
+            if let Some((code, reason)) = heard.goodbye {
+                // A goodbye that cannot be written is a goodbye all the same.
+                let _ = self.write_now(write);
+                return Err(Over::closed(code, reason));
             }
-            rest = rest.get(taken..).unwrap_or_default();
+            rest = rest.get(heard.taken..).unwrap_or_default();
         }
-        tally.acked += device.write_ack(text, write);
+        tally.acked += device.write_ack(&crew.service, text, write);
         device.note_caught_up(&mut tally, now_ns);
         self.partial = rest.to_vec();
         self.write_now(write)
@@ -194,7 +205,7 @@ impl Socket {
     /// Acknowledges what the device has not acknowledged yet.
     pub async fn acknowledge(&mut self, crew: &Crew, device: &mut Device) -> Result<(), Over> {
         let (mut text, mut frame) = (String::new(), Vec::new());
-        let acked = device.write_ack(&mut text, &mut frame);
+        let acked = device.write_ack(&crew.service, &mut text, &mut frame);
         crew.tally.borrow_mut().acked += acked;
         self.write_all(&frame).await
     }

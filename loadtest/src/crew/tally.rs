@@ -1,26 +1,27 @@
-//! What the devices of one process share: the target, their counts, and working memory.
+//! What the devices of one process share: the server, their counts, and working memory.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 
-use herald_protocol::ServerFrame;
-use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::socket::{Over, Retry};
 use crate::arrivals::{Arrivals, Place};
 use crate::clock::cpu_ns;
+use crate::contenders::{DataView, Service};
 use crate::latency::Latencies;
 use crate::memory::resident_bytes;
 use crate::pipe::{Cut, Progress, StormCounts};
-use crate::target::Target;
+use crate::register::Identity;
 
 /// What one read takes at most, for all sockets of the process together.
 const SCRATCH_BYTES: usize = 64 * 1024;
 
 /// What all devices of one process share.
 pub struct Crew {
-    pub target: Target,
+    pub service: Service,
+    /// Registered, and not connected yet.
+    pub registered: RefCell<Vec<Identity>>,
     sources: Vec<IpAddr>,
     next_source: Cell<usize>,
     pub tally: RefCell<Tally>,
@@ -64,14 +65,15 @@ pub struct Scratch {
 }
 
 impl Crew {
-    pub fn new(target: Target, sources: Vec<IpAddr>) -> Self {
+    pub fn new(service: Service, sources: Vec<IpAddr>) -> Self {
         let scratch = Scratch {
             read: vec![0; SCRATCH_BYTES].into(),
             write: Vec::new(),
             text: String::new(),
         };
         Self {
-            target,
+            service,
+            registered: RefCell::default(),
             sources,
             next_source: Cell::new(0),
             tally: RefCell::new(Tally::new()),
@@ -104,37 +106,6 @@ impl Crew {
         self.next_source.set(turn.wrapping_add(1));
         let place = turn.checked_rem(self.sources.len())?;
         self.sources.get(place).copied()
-    }
-}
-
-/// A push as the server wrote it, as far as the swarm looks at it. Read in one pass without
-/// copying, because this is the swarm's hot path.
-#[derive(Deserialize)]
-struct PushView<'a> {
-    #[serde(rename = "type")]
-    kind: &'a str,
-    syn: u64,
-    #[serde(borrow)]
-    message: MessageView<'a>,
-}
-
-#[derive(Deserialize)]
-pub struct MessageView<'a> {
-    #[serde(borrow)]
-    pub data: DataView<'a>,
-}
-
-/// What the swarm writes into each push.
-#[derive(Deserialize)]
-pub struct DataView<'a> {
-    send: &'a str,
-    at: &'a str,
-}
-
-impl DataView<'_> {
-    /// The number of the send, and when it was meant to be.
-    pub fn numbers(&self) -> Option<(u64, u64)> {
-        Some((self.send.parse().ok()?, self.at.parse().ok()?))
     }
 }
 
@@ -173,31 +144,15 @@ impl Tally {
     pub fn on_push(
         &mut self,
         place: &mut Place,
-        syn: u64,
-        data: DataView<'_>,
+        syn: Option<u64>,
+        data: &DataView<'_>,
         now_ns: u64,
     ) -> Result<(), String> {
         let (send, at_ns) = data.numbers().ok_or("a push is not the swarm's")?;
+        // Where pushes have no numbers, nothing is known to be out of order.
+        let syn = syn.unwrap_or(place.shown() + 1);
         self.arrivals.arrive(place, send, syn);
         self.delivery.record_ns(now_ns.saturating_sub(at_ns));
         Ok(())
-    }
-
-    /// Counts a text frame; true when it is a push. The error says what is wrong with it.
-    pub fn on_text(&mut self, place: &mut Place, text: &str, now_ns: u64) -> Result<bool, String> {
-        if let Ok(push) = serde_json::from_str::<PushView<'_>>(text)
-            && push.kind == "push"
-        {
-            self.on_push(place, push.syn, push.message.data, now_ns)?;
-            return Ok(true);
-        }
-        match ServerFrame::parse(text) {
-            Ok(ServerFrame::Push(_)) => Err("a push is not the swarm's".to_owned()),
-            Ok(ServerFrame::Error { status, message }) => {
-                Err(format!("error frame: {status} {message}"))
-            }
-            Ok(_) => Ok(false),
-            Err(error) => Err(format!("a broken frame: {error}")),
-        }
     }
 }

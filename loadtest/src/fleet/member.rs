@@ -1,6 +1,6 @@
 //! One child process: how it is started, where it connects from, how it is spoken to.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Stdio;
 
 use anyhow::{Context as _, bail, ensure};
@@ -11,7 +11,6 @@ use tokio::sync::mpsc;
 
 use super::CREW_COMMAND;
 use crate::pipe::{Order, Progress, Report};
-use crate::target::Target;
 
 /// Sockets that one child holds at most: with so many, its one thread still has time to spare.
 const SOCKETS_PER_CHILD: u64 = 10_000;
@@ -19,13 +18,14 @@ const SOCKETS_PER_CHILD: u64 = 10_000;
 /// Files that a child needs beside its sockets.
 const FILES_SPARE: u64 = 200;
 
-/// Source addresses of each child. One address has about 28,000 ports for connections.
-const SOURCES_PER_CHILD: u8 = 4;
+/// Source addresses of each child, one for a thousand sockets. An address has about 28,000 ports,
+/// but the more of them are taken, the longer the kernel looks for a free one.
+const SOURCES_PER_CHILD: u16 = 10;
 
 /// The first source address is 127.0.0.2; 127.0.0.1 is left to everyone else.
-const FIRST_SOURCE: u8 = 2;
+const FIRST_SOURCE: u16 = 2;
 
-/// Children at most, by the addresses of 127.0.0.x.
+/// Children at most: a run is then at the end of what one machine can do.
 const CHILDREN_MAX: u64 = 60;
 
 /// A child process.
@@ -119,16 +119,19 @@ pub async fn listen(
 }
 
 /// Addresses of this machine for one child to connect from; only for a server on this machine.
-pub fn sources(target: &Target, index: usize) -> Vec<Ipv4Addr> {
-    if !(target.server.is_ipv4() && target.server.ip().is_loopback()) {
+pub fn sources(server: SocketAddr, index: usize) -> Vec<Ipv4Addr> {
+    if !(server.is_ipv4() && server.ip().is_loopback()) {
         return Vec::new();
     }
-    let first = u8::try_from(index)
+    let first = u16::try_from(index)
         .unwrap_or(0)
         .saturating_mul(SOURCES_PER_CHILD)
         .saturating_add(FIRST_SOURCE);
     (0..SOURCES_PER_CHILD)
-        .map(|step| Ipv4Addr::new(127, 0, 0, first.saturating_add(step)))
+        .map(|step| {
+            let [high, low] = first.saturating_add(step).to_be_bytes();
+            Ipv4Addr::new(127, 0, high, low)
+        })
         .collect()
 }
 
@@ -141,5 +144,17 @@ mod tests {
         assert_eq!(children_for(0).expect("fits"), 1);
         assert!(children_for(16_000).expect("fits") >= 2);
         assert!(children_for(100_000_000).is_err());
+    }
+
+    #[test]
+    fn children_come_from_addresses_of_their_own() {
+        let here = SocketAddr::from(([127, 9, 9, 9], 1));
+        let mut all: Vec<Ipv4Addr> = (0..60).flat_map(|index| sources(here, index)).collect();
+        assert!(all.iter().all(|it| it.octets()[..2] == [127, 0]));
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 600);
+        assert_eq!(all.first(), Some(&Ipv4Addr::new(127, 0, 0, 2)));
+        assert!(sources(SocketAddr::from(([10, 0, 0, 1], 1)), 0).is_empty());
     }
 }

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 
 use crate::arrivals::{Arrivals, Place};
 use crate::clock::monotonic_ns;
-use crate::crew::MessageView;
+use crate::contenders::MessageView;
 use crate::latency::Latencies;
 use crate::websocket::{Incoming, Opcode, read_frame, write_frame};
 
@@ -134,6 +134,10 @@ impl Device {
             Incoming::Text(text) => *text,
             Incoming::Close(code, reason) => {
                 self.witness.blame(format!("closed with {code} {reason}"));
+                return None;
+            }
+            Incoming::Binary(_) => {
+                self.witness.blame("a frame is not text");
                 return None;
             }
             Incoming::Ping(_) | Incoming::Pong => return None,

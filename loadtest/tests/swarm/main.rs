@@ -1,5 +1,6 @@
 //! The swarm's binary, child processes and all, against a server that breaks its promises.
 
+mod bench;
 mod fake;
 
 use std::path::Path;

@@ -54,8 +54,13 @@ pub fn busiest(before: &[u64], after: &[u64], elapsed: Duration) -> f64 {
 }
 
 /// A count as a number to divide.
-#[expect(clippy::cast_precision_loss, reason = "no swarm has 2^53 of anything")]
 pub fn count(number: usize) -> f64 {
+    float(number as u64)
+}
+
+/// The same.
+#[expect(clippy::cast_precision_loss, reason = "no swarm has 2^53 of anything")]
+pub fn float(number: u64) -> f64 {
     number as f64
 }
 
