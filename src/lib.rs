@@ -22,6 +22,8 @@ pub mod clock;
 pub mod config;
 pub mod dense_map;
 pub mod dev;
+#[cfg(test)]
+mod hostile_tests;
 pub mod http;
 pub mod metrics;
 pub mod private_file;

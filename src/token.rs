@@ -258,7 +258,10 @@ fn decode_exact<const N: usize>(text: &str) -> Option<[u8; N]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::hostile_tests::{changed_text, changes, thriftily};
 
     fn key(id: u8) -> Key {
         Key::new(id, &[id; KEY_BYTES]).expect("32 bytes")
@@ -367,5 +370,56 @@ mod tests {
         let printed = format!("{ring:?} {:?} {sealed:?} {:?}", key(7), address());
         assert!(!printed.contains(&sealed.to_text()));
         assert!(printed.contains("redacted"));
+    }
+
+    /// A ring with two keys of each sort, a token and a device of it.
+    fn hoard() -> (Keyring, String, DeviceId, String) {
+        let ring = Keyring::new(&[key(2), key(1)], vec![key(9), key(8)]).expect("keys");
+        let token = ring.seal(address()).to_text();
+        let (device, secret) = ring.mint_device(0);
+        (ring, token, device, secret.to_string())
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_opens(text in "[A-Za-z0-9_-]{99}|[A-Za-z0-9_+/=-]{22,110}|\\PC{0,99}") {
+            let (ring, _, device, _) = hoard();
+            prop_assert!(thriftily(text.as_bytes(), |_| ring.open_text(&text)).is_err());
+            prop_assert_eq!(ring.check_device(&device.to_text(), &text), None);
+            prop_assert_eq!(ring.check_device(&text, &text), None);
+            prop_assert_eq!(ring.check_proof(&text, b"here", 600_000, 0), None);
+        }
+
+        /// One text for each token: whatever else opens would be a second name for it.
+        #[test]
+        fn a_changed_token_does_not_open(changes in changes()) {
+            let (ring, token, ..) = hoard();
+            let text = changed_text(&token, &changes);
+            prop_assert!(text == token || ring.open_text(&text).is_err(), "{}", text);
+        }
+
+        #[test]
+        fn a_changed_device_is_nobody(changes in changes(), of_the_secret in any::<bool>()) {
+            let (ring, _, device, secret) = hoard();
+            let id = device.to_text();
+            let (other_id, other_secret) = match of_the_secret {
+                true => (id.clone(), changed_text(&secret, &changes)),
+                false => (changed_text(&id, &changes), secret.clone()),
+            };
+            let is_same = other_id == id && other_secret == secret;
+            prop_assert_eq!(ring.check_device(&other_id, &other_secret).is_some(), is_same);
+        }
+
+        /// Work is always shown for what was asked: of a changed challenge nothing counts.
+        #[test]
+        fn a_changed_challenge_is_not_ours(changes in changes(), nonce in "[!-9;-~]{0,70}") {
+            let (ring, ..) = hoard();
+            let terms = ProofTerms { bits: 0, lifetime_ms: 600_000 };
+            let challenge = ring.challenge(terms, b"here", 60_000);
+            let check = |text: &str| ring.check_proof(text, b"here", 600_000, 60_000).is_some();
+            prop_assert_eq!(check(&format!("{challenge}:{nonce}")), nonce.len() <= 64);
+            let other = changed_text(&challenge, &changes).replace(':', "");
+            prop_assert!(other == challenge || !check(&format!("{other}:{nonce}")), "{}", other);
+        }
     }
 }

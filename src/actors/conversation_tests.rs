@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use herald_protocol::CloseCode;
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::hostile_tests::{changed_text, changes};
 use crate::push::{MessageId, Push};
 use crate::store::StoreError;
 use crate::token::Key;
@@ -318,4 +320,82 @@ fn a_session_without_room_reads_later_and_is_not_quiet() {
         matches!(wanted.as_slice(), [Action::Read { after: 0, .. }]),
         "{wanted:?}"
     );
+}
+
+// --- Any text at all -------------------------------------------------------------------------
+
+/// What a device says whose token this is, before somebody changes it.
+fn sayings(stage: &Stage, token: &str) -> Vec<Value> {
+    vec![
+        stage.hello(&[token, token]),
+        json!({"type": "hello", "device_id": stage.device.to_text(), "tokens": []}),
+        json!({"type": "subscribe", "token": token, "min_syn": 17}),
+        json!({"type": "unsubscribe", "token": token}),
+        json!({"type": "ack", "token": token, "syn": 9_007_199_254_740_991_u64}),
+        json!({"type": "ping"}),
+        json!({"type": "novel", "token": {"a": [1, null, 1e300, "\u{1f600}"]}}),
+    ]
+}
+
+/// Whatever was said: nothing is done but for the device itself, in words that it can read.
+fn assert_modest(stage: &Stage, actions: &[Action]) {
+    for action in actions {
+        match action {
+            Action::Attach { right, tokens } => {
+                let is_own = |(address, _): &(TokenAddress, Syn)| address.device == stage.device;
+                assert!(tokens.iter().all(is_own), "{tokens:?}");
+                if let Right::Claim(device) = right {
+                    assert_eq!(*device, stage.device);
+                }
+            }
+            Action::Ack(address, syn) => {
+                assert_eq!(address.device, stage.device);
+                assert!(*syn <= herald_protocol::SYN_MAX);
+            }
+            Action::Send(text) => drop(serde_json::from_str::<Value>(text).expect("JSON")),
+            Action::Close(reason) => {
+                let code = reason.code().expect("a code");
+                assert!([CloseCode::RulesBroken, CloseCode::CredentialRefused].contains(&code));
+            }
+            Action::Detach(_) => {}
+            other => panic!("nothing was shown or read: {other:?}"),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_stranger_gets_nowhere(
+        text in "\\PC{0,80}|\\{\"type\":\"(hello|subscribe|ack|ping)\"[\\[\\]{}\",:a-z0-9]{0,40}\\}?",
+    ) {
+        let stage = Stage::new();
+        let mut conversation = Conversation::new(None);
+        let actions = conversation.on_text(&text, &stage.keys);
+        let is_closed = matches!(actions.as_slice(), [Action::Close(_)]);
+        prop_assert!(is_closed, "{:?}", actions);
+        assert_modest(&stage, &actions);
+        prop_assert_eq!(conversation.device(), None);
+    }
+
+    #[test]
+    fn changed_frames_do_nothing_for_others(
+        which in 0..7_usize,
+        changes in changes(),
+        is_own in any::<bool>(),
+        is_greeted in any::<bool>(),
+    ) {
+        let stage = Stage::new();
+        let (_, own) = stage.token();
+        let (_, alien) = stage.token_of(DeviceId([9; 16]));
+        let mut conversation = match is_greeted {
+            true => stage.greeted(&[&own]),
+            false => Conversation::new(None),
+        };
+        let token = if is_own { &own } else { &alien };
+        let text = changed_text(&sayings(&stage, token)[which].to_string(), &changes);
+        let actions = conversation.on_text(&text, &stage.keys);
+        assert_modest(&stage, &actions);
+        let is_modest = is_greeted || matches!(actions[0], Action::Close(_) | Action::Attach { .. });
+        prop_assert!(is_modest, "{:?}", actions);
+    }
 }

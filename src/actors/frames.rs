@@ -1,7 +1,7 @@
 //! WebSocket framing of a device's side: whole messages in, frames out.
 //!
 //! The framing itself is actix-http's. What is added is the judgement that it leaves to its caller:
-//! the *declared* length is checked before a byte of the payload is buffered, fragments are joined
+//! a frame is judged by its header, before a byte of its payload is buffered, fragments are joined
 //! within the same bound, and every fault has its close code.
 
 use actix_http::ws::{
@@ -15,6 +15,12 @@ use crate::actors::close_reason::CloseReason;
 
 /// Fragments one message may come in. A device's messages fit one frame.
 const FRAGMENTS_MAX: usize = 16;
+
+/// Largest payload of a ping, pong or close (RFC 6455, 5.5).
+const CONTROL_BYTES_MAX: u8 = 125;
+
+/// What is no frame of RFC 6455.
+const BROKEN: CloseReason = CloseReason::ProtocolError("broken framing");
 
 /// A message from the device.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,14 +64,8 @@ impl Framing {
     /// The reason to end the session with.
     pub fn read(&mut self, input: &mut BytesMut) -> Result<Option<Incoming>, CloseReason> {
         loop {
-            if declared_length(input).is_some_and(|length| length > DEVICE_MESSAGE_BYTES_MAX as u64)
-            {
-                return Err(CloseReason::TooBig);
-            }
-            let frame = self.codec.decode(input).map_err(|error| match error {
-                actix_http::ws::ProtocolError::Overflow => CloseReason::TooBig,
-                _ => CloseReason::ProtocolError("broken framing"),
-            })?;
+            judge_header(input)?;
+            let frame = self.codec.decode(input).map_err(|_| BROKEN)?;
             let Some(frame) = frame else {
                 return Ok(None);
             };
@@ -157,6 +157,31 @@ fn utf8(bytes: Vec<u8>) -> Result<Incoming, CloseReason> {
         .map_err(|_| CloseReason::BadUtf8)
 }
 
+/// Judges the frame header at the start of `input`, as far as it has come.
+///
+/// The codec judges the same, but some of it only when the whole frame is there, so that the verdict
+/// would depend on the pieces that it comes in; and a ping in fragments is worth a line in the log
+/// to it, of which any device could make a flood.
+fn judge_header(input: &[u8]) -> Result<(), CloseReason> {
+    let [first, second, ..] = input else {
+        return Ok(());
+    };
+    let (is_final, reserved, opcode) = (first & 0x80 != 0, first & 0x70, first & 0x0f);
+    let (is_masked, short_length) = (second & 0x80 != 0, second & 0x7f);
+    let is_sound = match opcode {
+        0..=2 => true,
+        8..=10 => is_final && short_length <= CONTROL_BYTES_MAX,
+        _ => false,
+    };
+    if reserved != 0 || !is_masked || !is_sound {
+        return Err(BROKEN);
+    }
+    match declared_length(input) {
+        Some(length) if length > DEVICE_MESSAGE_BYTES_MAX as u64 => Err(CloseReason::TooBig),
+        _ => Ok(()),
+    }
+}
+
 /// The payload length that the frame header at the start of `input` declares, once it is there.
 fn declared_length(input: &[u8]) -> Option<u64> {
     match (input.get(1)? & 0x7f, input) {
@@ -170,92 +195,5 @@ fn declared_length(input: &[u8]) -> Option<u64> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-        let mut frame = vec![first];
-        match payload.len() {
-            short @ 0..126 => frame.push(0x80 | short as u8),
-            medium => {
-                frame.push(0x80 | 126);
-                frame.extend((medium as u16).to_be_bytes());
-            }
-        }
-        frame.extend([0; 4]);
-        frame.extend(payload);
-        frame
-    }
-
-    fn read_all(bytes: &[u8]) -> Result<Vec<Incoming>, CloseReason> {
-        let (mut framing, mut input) = (Framing::default(), BytesMut::from(bytes));
-        let mut messages = Vec::new();
-        while let Some(message) = framing.read(&mut input)? {
-            messages.push(message);
-        }
-        Ok(messages)
-    }
-
-    #[test]
-    fn a_frame_that_declares_too_much_is_refused_at_its_header() {
-        let mut header = vec![0x81, 0x80 | 127];
-        header.extend((1_u64 << 33).to_be_bytes());
-        assert_eq!(read_all(&header), Err(CloseReason::TooBig));
-        let mut header = vec![0x81, 0x80 | 126];
-        header.extend((DEVICE_MESSAGE_BYTES_MAX as u16 + 1).to_be_bytes());
-        assert_eq!(read_all(&header), Err(CloseReason::TooBig));
-    }
-
-    #[test]
-    fn the_largest_message_passes_whole_or_in_fragments() {
-        let text = vec![b'x'; DEVICE_MESSAGE_BYTES_MAX];
-        let whole = String::from_utf8(text.clone()).expect("ascii");
-        assert_eq!(
-            read_all(&masked(0x81, &text)),
-            Ok(vec![Incoming::Text(whole.clone())])
-        );
-        let (one, two) = text.split_at(100);
-        let fragments = [masked(0x01, one), masked(0x89, b"hi"), masked(0x80, two)].concat();
-        let ping = Incoming::Ping(Bytes::from_static(b"hi"));
-        assert_eq!(read_all(&fragments), Ok(vec![ping, Incoming::Text(whole)]));
-        let over = [masked(0x01, &text), masked(0x80, b"x")].concat();
-        assert_eq!(read_all(&over), Err(CloseReason::TooBig));
-    }
-
-    #[test]
-    fn faults_have_their_close_reasons() {
-        assert_eq!(read_all(&masked(0x82, b"x")), Err(CloseReason::Binary));
-        assert_eq!(read_all(&masked(0x81, &[0xff])), Err(CloseReason::BadUtf8));
-        let broken = Err(CloseReason::ProtocolError("broken framing"));
-        assert_eq!(
-            read_all(&masked(0x80, b"x")),
-            broken,
-            "a continuation of nothing"
-        );
-        assert_eq!(read_all(&masked(0x83, b"x")), broken, "an unknown opcode");
-        assert_eq!(read_all(&[0x81, 0x01, b'x']), broken, "not masked");
-        let many = [masked(0x01, b""), masked(0x00, b"").repeat(20)].concat();
-        assert!(matches!(read_all(&many), Err(CloseReason::RulesBroken(_))));
-    }
-
-    #[test]
-    fn messages_come_whole_whatever_the_chunks() {
-        let bytes = [
-            masked(0x81, b"{\"a\":1}"),
-            masked(0x89, b"p"),
-            masked(0x88, b""),
-        ]
-        .concat();
-        let (mut framing, mut input) = (Framing::default(), BytesMut::new());
-        let mut messages = Vec::new();
-        for byte in bytes {
-            input.extend([byte]);
-            messages.extend(framing.read(&mut input).expect("well formed"));
-        }
-        let ping = Incoming::Ping(Bytes::from_static(b"p"));
-        assert_eq!(
-            messages,
-            [Incoming::Text("{\"a\":1}".into()), ping, Incoming::Close]
-        );
-    }
-}
+#[path = "frames_tests.rs"]
+mod tests;

@@ -3,12 +3,19 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::*;
+use proptest::prelude::*;
 
-fn load(file: &str, environment: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Loaded {
+use super::*;
+use crate::hostile_tests::{changed, changes, nonsense};
+
+fn load(
+    file: impl AsRef<[u8]>,
+    environment: &[(&str, &str)],
+    flags: &[(&'static str, &str)],
+) -> Loaded {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let path = directory.path().join("herald.toml");
-    std::fs::write(&path, file).expect("a file to read");
+    std::fs::write(&path, file.as_ref()).expect("a file to read");
     Config::load(&Sources {
         file: Some(path),
         environment: environment
@@ -335,4 +342,71 @@ fn the_settings_page_is_up_to_date() {
         settings_reference(),
         "run the test with UPDATE_DOCS=1"
     );
+}
+
+// --- Any file at all -------------------------------------------------------------------------
+
+/// A file with something of every kind in it.
+fn sound_file() -> String {
+    let secrets = "[secrets]\nadmin_token = \"hunter2hunter2\"\n\
+                   device_keys = [\"7:8J+RiyBoZWxsbywgYSBrZXkgb2YgMzIgYnl0ZXMhISE=\"]\n";
+    format!("{}\n{secrets}", include_str!("../../deploy/cluster.toml"))
+}
+
+/// A configuration, or mistakes with a place each, none of which shows a secret.
+fn assert_judged(file: &[u8]) {
+    let Err(mistakes) = load(file, &[], &[]) else {
+        return;
+    };
+    assert!(!mistakes.list().is_empty());
+    for mistake in mistakes.list() {
+        assert!(
+            !mistake.key.is_empty() && !mistake.message.is_empty(),
+            "{mistake:?}"
+        );
+    }
+    let text = mistakes.to_string();
+    for secret in [
+        "hunter2hunter2",
+        "8J+RiyBoZWxsbywgYSBrZXkgb2YgMzIgYnl0ZXMhISE=",
+    ] {
+        assert!(!text.contains(secret), "{text}");
+    }
+}
+
+#[test]
+fn the_sound_file_is_sound() {
+    load(sound_file(), &[], &[]).expect("a good configuration");
+}
+
+#[test]
+fn deep_files_are_refused_and_nothing_falls_over() {
+    for file in [
+        format!("a = {}", "[".repeat(100_000)),
+        format!("a = {}", "{a=".repeat(100_000)),
+        format!("{}x = 1", "a.".repeat(100_000)),
+        format!("[{}x]", "a.".repeat(100_000)),
+        format!("listen = {}", "9".repeat(1_000_000)),
+    ] {
+        assert!(!mistakes(load(file, &[], &[])).is_empty());
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_fall_over(file in nonsense()) {
+        assert_judged(&file);
+    }
+
+    #[test]
+    fn no_text_makes_it_fall_over(
+        file in "([a-z_.\"']{1,12}( ?= ?|\\.)|\\[{1,2}(http|store|limits|x)\\]{1,2}|[\\[{\"']{1,3}|[0-9eE:+_.-]{1,9}|\n|#|true){0,20}",
+    ) {
+        assert_judged(file.as_bytes());
+    }
+
+    #[test]
+    fn a_changed_file_is_read_or_refused_with_a_place(changes in changes()) {
+        assert_judged(&changed(sound_file().into_bytes(), &changes));
+    }
 }

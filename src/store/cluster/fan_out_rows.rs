@@ -389,3 +389,48 @@ fn fan_out_of(message_id: MessageId, row: Row) -> Result<Option<(FanOut, Checkpo
     };
     Ok(Some((fan_out, checkpoint)))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_row_is_a_push_to_many_or_its_rest_or_is_refused(
+            project in option::weighted(0.9, vec(any::<u8>(), 7..10)),
+            reach in option::weighted(0.9, "topic [a-z ]{1,4}|condition [!('a) intopcs]{0,20}|\\PC{0,9}"),
+            times in any::<[Option<i64>; 3]>(),
+            key in option::of(vec(any::<u8>(), 15..18)),
+            message in option::weighted(0.9, vec(any::<u8>(), 0..20)),
+            walk in any::<Option<i32>>(),
+            place in option::of(vec(any::<u8>(), 0..20)),
+        ) {
+            let [accepted_at, expires_at, copies] = times;
+            let row = (
+                project.clone(), reach.clone(), accepted_at, expires_at, key.clone(),
+                message.clone(), None, walk, place.clone(), copies,
+            );
+            match fan_out_of(MessageId::from_bytes([1; 16]), row) {
+                Ok(None) => prop_assert!(project.is_none() || reach.is_none() || message.is_none()),
+                Ok(Some((fan_out, checkpoint))) => {
+                    prop_assert_eq!(Some(fan_out.project.0.to_vec()), project);
+                    prop_assert_eq!(Some(fan_out.reach.to_text()), reach);
+                    prop_assert_eq!(Some(fan_out.message.to_vec()), message);
+                    let key = key.filter(|key| key.len() == 16);
+                    prop_assert_eq!(fan_out.collapse_key.map(|key| key.to_vec()), key);
+                    prop_assert_eq!(checkpoint.place.0, place.unwrap_or_default());
+                    prop_assert!(checkpoint.walk as i64 == i64::from(walk.unwrap_or(0).max(0)));
+                }
+                Err(_) => {
+                    let is_hash = project.is_some_and(|project| project.len() == 8);
+                    let is_reach = reach.is_some_and(|reach| Reach::from_text(&reach).is_some());
+                    prop_assert!(!is_hash || !is_reach);
+                }
+            }
+        }
+    }
+}

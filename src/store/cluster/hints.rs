@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use redis::{PushInfo, PushKind, Value};
+use serde::Deserialize as _;
 use tokio::sync::mpsc;
 
 use super::backends::Backends;
@@ -42,6 +43,9 @@ pub(super) const NOTICES_MAX: usize = 65_536;
 
 /// The count of what a node was told is kept for so long after the last word.
 const COUNT_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Lists in lists in a letter: it has three of its own, the rest is for later versions.
+const LETTER_DEPTH_MAX: usize = 32;
 
 /// What came to light at the backends and others must know.
 #[derive(Debug)]
@@ -151,6 +155,17 @@ impl Hints {
             .filter(|node| *node != self.node);
         others.chain([self.node]).collect()
     }
+}
+
+/// Reads a letter. The reader calls itself for each list in a list: as deep as the library lets it
+/// go by itself is deeper than a thread's stack.
+///
+/// # Errors
+/// When it is no letter, or one that says more than this version understands.
+pub(super) fn read_letter(bytes: &[u8]) -> Result<Letter, rmp_serde::decode::Error> {
+    let mut reader = rmp_serde::Deserializer::from_read_ref(bytes);
+    reader.set_max_depth(LETTER_DEPTH_MAX);
+    Letter::deserialize(&mut reader)
 }
 
 fn channel(key_prefix: &str, node: NodeId) -> String {
@@ -287,7 +302,7 @@ impl Mail {
         let Some(Value::BulkString(bytes)) = info.data.get(1) else {
             return;
         };
-        let Ok(letter) = rmp_serde::from_slice::<Letter>(bytes) else {
+        let Ok(letter) = read_letter(bytes) else {
             // Of a version that says more than this one understands.
             self.has_lost.store(true, Ordering::Relaxed);
             return;

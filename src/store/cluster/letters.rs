@@ -122,3 +122,97 @@ fn delivery(word: SettledWord) -> Delivery {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::hints::read_letter;
+    use super::*;
+    use crate::hostile_tests::{changed, changes, nonsense, thriftily};
+
+    fn letters(numbers: [u64; 4], message: Vec<u8>) -> Vec<Letter> {
+        let [number, syn, deleted, time] = numbers;
+        let settled = SettledWord {
+            token: [1; 16],
+            device: [2; 16],
+            project: [3; 8],
+            minted_minutes: 4,
+            prev_syn: syn.saturating_sub(1),
+            syn_stored: syn,
+            deleted_up_to: (deleted % 2 == 0).then_some(deleted),
+            syn,
+            message_id: [5; 16],
+            accepted_at: time,
+            expires_at: time.saturating_add(1),
+            message,
+        };
+        let words = [
+            Word::Beat,
+            Word::Settled(Box::new(settled)),
+            Word::Replaced {
+                device: [6; 16],
+                epoch: syn,
+            },
+            Word::Ended { token: [7; 16] },
+            Word::LookAfter { token: [8; 16] },
+        ];
+        let from = [9; 8];
+        let words = words.into_iter();
+        words.map(|word| Letter { from, number, word }).collect()
+    }
+
+    /// A letter that can be read can be written, and means the same then; its hint means what it says.
+    fn read(bytes: &[u8]) {
+        let Ok(letter) = thriftily(bytes, read_letter) else {
+            return;
+        };
+        let written = rmp_serde::to_vec_named(&letter).expect("a letter");
+        let again = read_letter(&written).expect("what was written");
+        assert_eq!(format!("{letter:?}"), format!("{again:?}"));
+        let is_beat = matches!(letter.word, Word::Beat);
+        let said = format!("{:?}", letter.word);
+        let hint = hint_of(letter.word);
+        assert_eq!(hint.is_none(), is_beat);
+        let back = hint.and_then(Word::of);
+        assert!(is_beat || format!("{:?}", back.expect("a word")) == said);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_reader_fall_over(bytes in nonsense()) {
+            read(&bytes);
+        }
+
+        #[test]
+        fn changed_letters_mean_what_they_say_or_nothing(
+            numbers in any::<[u64; 4]>(),
+            message in nonsense(),
+            changes in changes(),
+        ) {
+            for letter in letters(numbers, message) {
+                let bytes = rmp_serde::to_vec_named(&letter).expect("a letter");
+                read(&bytes);
+                read(&changed(bytes, &changes));
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_are_not_believed_nor_depths_followed() {
+        // An array, a map, a text and bytes of 2^32 - 1.
+        for first in [0xdd, 0xdf, 0xdb, 0xc6] {
+            read(&[first, 0xff, 0xff, 0xff, 0xff]);
+            // The same as the message of a letter.
+            let mut letter = b"\x83\xa4from\x98".to_vec();
+            letter.extend([1; 8]);
+            letter.extend(b"\xa6number\x01\xa4word\x81\xa7Settled\x81\xa7message");
+            letter.extend([first, 0xff, 0xff, 0xff, 0xff]);
+            read(&letter);
+        }
+        // A list in a list, in a field that this version does not know.
+        let mut deep = b"\x81\xa3new".to_vec();
+        deep.extend([0x91; 1_000_000]);
+        read(&deep);
+    }
+}

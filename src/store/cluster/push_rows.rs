@@ -250,3 +250,38 @@ fn push_of(row: Row) -> Result<Push, StoreError> {
         message: row.message.into(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_row_is_a_push_or_is_refused(
+            numbers in any::<[i64; 3]>(),
+            message_id in vec(any::<u8>(), 14..19),
+            message in vec(any::<u8>(), 0..40),
+        ) {
+            let [syn, accepted_at, expires_at] = numbers;
+            let row = Row {
+                syn,
+                message_id: message_id.clone(),
+                accepted_at,
+                expires_at,
+                message: message.clone(),
+            };
+            let Ok(push) = push_of(row) else {
+                prop_assert_ne!(message_id.len(), 16);
+                return Ok(());
+            };
+            prop_assert_eq!(push.message_id.as_bytes().to_vec(), message_id);
+            prop_assert_eq!(&push.message[..], message);
+            for (number, read) in numbers.into_iter().zip([push.syn, push.accepted_at, push.expires_at]) {
+                prop_assert_eq!(bigint(read), number.max(0), "nothing is below zero");
+            }
+        }
+    }
+}

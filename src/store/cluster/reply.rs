@@ -117,6 +117,9 @@ fn bytes(value: Value) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn text(text: &str) -> Value {
@@ -157,6 +160,44 @@ mod tests {
             Value::Array(below_zero),
         ] {
             assert!(Reply::read(value).is_none());
+        }
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Nil),
+            any::<i64>().prop_map(Value::Int),
+            vec(any::<u8>(), 0..12).prop_map(Value::BulkString),
+            "ok|gone|dead|\\PC{0,6}".prop_map(Value::SimpleString),
+            Just(Value::Okay),
+            any::<f64>().prop_map(Value::Double),
+        ];
+        leaf.prop_recursive(3, 24, 5, |inner| vec(inner, 0..5).prop_map(Value::Array))
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_server_says_is_an_answer_or_none(
+            value in value(),
+            status in "ok|suspect|missing|dead|full|copied|gone|skew|fine",
+            numbers in vec(any::<i64>(), 0..4),
+            words in vec(value(), 0..3),
+        ) {
+            prop_assert!(Reply::read(value.clone()).is_none_or(|reply| reply.number(99) == 0));
+            let are_numbers = numbers.iter().all(|number| *number >= 0);
+            let are_words = words
+                .iter()
+                .all(|word| matches!(word, Value::BulkString(_) | Value::SimpleString(_)));
+            let list = || Value::Array(numbers.iter().copied().map(Value::Int).collect());
+            let parts = vec![text(&status), list(), list(), Value::Array(words.clone())];
+            let reply = Reply::read(Value::Array(parts));
+            prop_assert_eq!(reply.is_some(), are_numbers && are_words && status != "fine");
+            if let Some(reply) = reply {
+                prop_assert_eq!(&reply.freed, reply.numbers_from(0));
+                prop_assert_eq!(reply.freed.len(), numbers.len());
+                prop_assert_eq!(reply.words().len(), words.len());
+                prop_assert_eq!((reply.word(99), reply.numbers_from(99).len()), (&b""[..], 0));
+            }
         }
     }
 }

@@ -302,3 +302,39 @@ pub(super) fn seconds(life_ms: Millis) -> i32 {
     let seconds = life_ms.div_ceil(1_000).clamp(1, TWENTY_YEARS_S);
     i32::try_from(seconds).unwrap_or(i32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::option;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_row_is_a_living_token_or_none(
+            token in vec(any::<u8>(), 15..18),
+            project in option::weighted(0.9, vec(any::<u8>(), 7..10)),
+            device in option::weighted(0.9, vec(any::<u8>(), 15..18)),
+            minted in any::<Option<i32>>(),
+            contact_at in any::<Option<i64>>(),
+            is_ended in any::<Option<bool>>(),
+        ) {
+            let row = (
+                7, token.clone(), project.clone(), device.clone(), minted, contact_at, is_ended,
+            );
+            let is_alive = is_ended != Some(true) && contact_at.is_some() && minted.is_some();
+            let is_long = |part: &Option<Vec<u8>>, bytes| part.as_ref().is_some_and(|part| part.len() == bytes);
+            let is_whole = token.len() == 16 && is_long(&project, 8) && is_long(&device, 16);
+            let living = living_token(row);
+            prop_assert_eq!(living.is_some(), is_alive && is_whole);
+            if let Some(address) = living {
+                prop_assert_eq!(address.id.0.to_vec(), token);
+                prop_assert_eq!(Some(address.project.0.to_vec()), project);
+                prop_assert_eq!(Some(address.device.0.to_vec()), device);
+                prop_assert_eq!(Some(address.minted_minutes.cast_signed()), minted);
+            }
+        }
+    }
+}

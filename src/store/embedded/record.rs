@@ -363,3 +363,142 @@ impl Reader<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::hostile_tests::{Change, changed, changes, nonsense, thriftily};
+
+    /// What decodes is what was encoded, to the byte.
+    #[track_caller]
+    fn assert_exact<T>(
+        bytes: &[u8],
+        decode: impl FnOnce(&[u8]) -> Result<T, Undecodable>,
+        encode: impl FnOnce(T) -> Vec<u8>,
+    ) {
+        if let Ok(decoded) = thriftily(bytes, decode) {
+            assert_eq!(encode(decoded), bytes);
+        }
+    }
+
+    fn push_again(head: RowHead, push: Push) -> NewPush {
+        NewPush {
+            address: Record::decode(&[0; 66])
+                .expect("a record")
+                .address(TokenId([0; 16])),
+            message_id: push.message_id,
+            accepted_at: push.accepted_at,
+            expires_at: head.expires_at,
+            collapse_key: head.collapse_key,
+            idempotency: None,
+            is_copy: false,
+            message: push.message,
+        }
+    }
+
+    /// Every decoder of this file, on the same bytes.
+    fn decode_all(bytes: &[u8]) {
+        assert_exact(bytes, Record::decode, |record| record.encode());
+        assert_exact(
+            bytes,
+            |bytes| decode_row(7, bytes),
+            |(head, push)| encode_row(&push_again(head, push)),
+        );
+        let head = decode_row_head(7, bytes);
+        assert_eq!(
+            head,
+            decode_row(7, bytes).map(|(head, _)| head),
+            "one truth"
+        );
+        assert_exact(bytes, decode_answer, |(id, ends_at)| {
+            encode_answer(id, ends_at)
+        });
+        assert_exact(bytes, decode_totals, encode_totals);
+        let (key, value) = bytes.split_at(bytes.len().min(10));
+        assert_exact(
+            value,
+            |value| decode_ending(key, value),
+            |(project, now)| {
+                // The first two bytes are the key's kind, by which it was found.
+                assert_eq!(ending_key(project)[2..], key[2..]);
+                encode_ending(now).to_vec()
+            },
+        );
+    }
+
+    /// Likewise of keys; their first byte is their kind, by which they were found.
+    fn decode_keys(key: &[u8]) {
+        if let Ok(token) = token_of(key) {
+            assert_eq!(token_key(token)[1..], key[1..]);
+        }
+        if let Ok((token, syn)) = row_of(key) {
+            assert_eq!(row_key(token, syn)[1..], key[1..]);
+        }
+        if let Ok((seconds, id)) = timed_of(key) {
+            assert_eq!(wake_key(seconds, TokenId(id))[1..], key[1..]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_decode_to_what_they_are_not(bytes in nonsense()) {
+            decode_all(&bytes);
+            decode_keys(&bytes);
+        }
+
+        #[test]
+        fn changed_values_decode_to_what_they_say_or_not_at_all(
+            numbers in any::<[u64; 4]>(),
+            flags in any::<[bool; 3]>(),
+            message in "\\PC{0,40}",
+            changes in prop_oneof![1 => Just(Vec::<Change>::new()), 3 => changes()],
+        ) {
+            let [syn, acked, deleted_up_to, last_contact] = numbers;
+            let [is_ended, has_rows, has_key] = flags;
+            let record = Record {
+                device: DeviceId([1; 16]),
+                project: ProjectHash([2; 8]),
+                minted_minutes: 3,
+                is_ended,
+                syn,
+                acked,
+                deleted_up_to,
+                last_contact,
+                wake: 4,
+                has_rows,
+            };
+            prop_assert_eq!(Record::decode(&record.encode()), Ok(record.clone()));
+            let push = NewPush {
+                address: record.address(TokenId([5; 16])),
+                message_id: MessageId::from_bytes([6; 16]),
+                accepted_at: syn,
+                expires_at: acked,
+                collapse_key: has_key.then_some([7; 16]),
+                idempotency: None,
+                is_copy: false,
+                message: message.into_bytes().into(),
+            };
+            let totals = Totals { tokens: syn, pending: acked };
+            let ending = [&ending_key(record.project)[..], &encode_ending(syn)].concat();
+            for value in [
+                record.encode(),
+                encode_row(&push),
+                encode_answer(push.message_id, syn),
+                encode_totals(totals),
+                ending,
+            ] {
+                decode_all(&changed(value, &changes));
+            }
+            for key in [
+                token_key(push.address.id),
+                row_key(push.address.id, syn),
+                wake_key(4, push.address.id),
+                answer_end_key(syn, IdempotencyKey([8; 16])),
+            ] {
+                decode_keys(&changed(key.to_vec(), &changes));
+            }
+        }
+    }
+}

@@ -173,3 +173,92 @@ pub(super) fn decode_checkpoint(value: &[u8]) -> Result<Checkpoint, Undecodable>
         place: Place(reader.0.to_vec()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::hostile_tests::{Change, changed, changes, nonsense, thriftily};
+
+    fn id() -> MessageId {
+        MessageId::from_bytes([9; 16])
+    }
+
+    /// Every decoder of values, on the same bytes: what decodes is what was encoded, to the byte.
+    fn decode_values(bytes: &[u8]) {
+        if let Ok(fan_out) = thriftily(bytes, |bytes| decode_fan_out(id(), bytes)) {
+            assert_eq!(encode_fan_out(&fan_out), bytes);
+        }
+        if let Ok(checkpoint) = thriftily(bytes, decode_checkpoint) {
+            assert_eq!(encode_checkpoint(&checkpoint), bytes);
+        }
+        if let Ok(since) = decode_since(bytes) {
+            assert_eq!(encode_since(since), bytes);
+        }
+        let key = member_key(ProjectHash([1; 8]), [2; 16], TokenId([3; 16]));
+        if let Ok(address) = decode_member(&key, bytes) {
+            assert_eq!(encode_member(&address), bytes);
+            assert_eq!((address.project.0, address.id.0), ([1; 8], [3; 16]));
+        }
+    }
+
+    /// Likewise of keys; their first byte is their kind, by which they were found.
+    fn decode_keys(key: &[u8]) {
+        if let Ok((project, topic, token)) = member_of(key) {
+            assert_eq!(member_key(project, topic, token)[1..], key[1..]);
+        }
+        if let Ok((token, topic)) = thriftily(key, subscription_of) {
+            assert_eq!(subscription_key(token, topic.as_str())[1..], key[1..]);
+        }
+        if let Ok(id) = fan_out_of(key) {
+            assert_eq!(fan_out_key(id)[1..], key[1..17]);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_decode_to_what_they_are_not(bytes in nonsense()) {
+            decode_values(&bytes);
+            decode_keys(&bytes);
+        }
+
+        #[test]
+        fn changed_values_decode_to_what_they_say_or_not_at_all(
+            numbers in any::<[u64; 3]>(),
+            has_keys in any::<[bool; 2]>(),
+            is_condition in any::<bool>(),
+            message in "\\PC{0,40}",
+            place in nonsense(),
+            changes in prop_oneof![1 => Just(Vec::<Change>::new()), 3 => changes()],
+        ) {
+            let reach = match is_condition {
+                true => "condition 'a' in topics && !('b.c' in  topics || 'd' in topics)",
+                false => "topic news_2~%",
+            };
+            let fan_out = FanOut {
+                message_id: id(),
+                project: ProjectHash([1; 8]),
+                reach: Reach::from_text(reach).expect("a reach"),
+                accepted_at: numbers[0],
+                expires_at: numbers[1],
+                collapse_key: has_keys[0].then_some([2; 16]),
+                idempotency: has_keys[1].then_some(IdempotencyKey([3; 16])),
+                message: message.into_bytes().into(),
+            };
+            prop_assert_eq!(decode_fan_out(id(), &encode_fan_out(&fan_out)), Ok(fan_out.clone()));
+            let checkpoint = Checkpoint { walk: 3, copies: numbers[2], place: Place(place) };
+            for value in [encode_fan_out(&fan_out), encode_checkpoint(&checkpoint), vec![7; 20]] {
+                decode_values(&changed(value, &changes));
+            }
+            let token = TokenId([4; 16]);
+            for key in [
+                member_key(fan_out.project, [5; 16], token),
+                subscription_key(token, "a-topic.of~mine%"),
+                copy_key(id(), token),
+            ] {
+                decode_keys(&changed(key.to_vec(), &changes));
+            }
+        }
+    }
+}
