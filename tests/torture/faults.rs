@@ -8,7 +8,9 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
+use crate::crowd::Phase;
 use crate::harness::{FaultyDisk, Server, ServerOptions};
 
 /// One thing that goes wrong.
@@ -236,7 +238,7 @@ impl Faults {
     }
 
     /// It happens. Afterwards the server is well, or on its way out.
-    pub async fn happen(&self, fault: Fault, server: &Server) {
+    pub async fn happen(&self, fault: Fault, server: &Server, phase: &watch::Sender<Phase>) {
         let signal = |signal| kill(server.pid(), signal).expect("signalled");
         match fault {
             Fault::Nothing => {}
@@ -258,14 +260,15 @@ impl Faults {
             }
             Fault::Pause => self.pause(server, 1, 400).await,
             Fault::Stutter => self.pause(server, 12, 20).await,
-            Fault::SlowSync => self.slow_syncs().await,
+            Fault::SlowSync => self.slow_syncs(phase).await,
             Fault::SlowDisk => {
                 self.disk.slow_down();
                 moment(400).await;
             }
             Fault::KillInSync | Fault::PowerCut | Fault::PowerCutInRecovery => {
                 self.disk.stall();
-                moment(60).await;
+                phase.send_replace(Phase::Look);
+                moment(100).await;
                 signal(Signal::SIGKILL);
             }
             Fault::FailedSync => {
@@ -296,11 +299,13 @@ impl Faults {
         }
     }
 
-    async fn slow_syncs(&self) {
+    async fn slow_syncs(&self, phase: &watch::Sender<Phase>) {
         for _ in 0..4 {
             self.disk.stall();
+            phase.send_replace(Phase::Look);
             moment(120).await;
             self.disk.resume();
+            phase.send_replace(Phase::Work);
             moment(30).await;
         }
     }

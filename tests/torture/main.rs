@@ -12,32 +12,34 @@
 //! The seed fixes who does what and which faults come; the machine has its own say in when.
 
 mod crowd;
-mod devices;
 mod faults;
 #[path = "../scenarios/harness/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "scenarios use the rest of it")]
 mod harness;
-mod history;
-mod judge;
 mod plants;
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use futures_util::future::{join, join_all};
+use futures_util::future::join;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::watch;
 
-use crowd::Crowd;
+use crowd::{Crowd, Phase, Terms};
 use faults::{Fault, Machine};
-use harness::Server;
-use history::History;
+use harness::{Door, Server};
 
 /// How long a run goes on unless it is told otherwise.
 const SHORT: Duration = Duration::from_secs(25);
 
-const SENDERS: usize = 6;
+/// One server says what is so: its answers are final.
+const TERMS: Terms = Terms {
+    settles_late: false,
+    shown_late: Duration::from_secs(2),
+    patience: Duration::ZERO,
+    pause: Duration::ZERO,
+};
 
 /// Rounds from one look at memory and descriptors to the next.
 const REPORT_EVERY: usize = 100;
@@ -50,7 +52,7 @@ async fn nothing_is_lost_whatever_happens() {
     println!("TORTURE_SEED={seed}");
     let mut random = SmallRng::seed_from_u64(seed);
     let mut machine = Machine::start().await;
-    let crowd = Crowd::gather(&machine.server).await;
+    let crowd = Crowd::gather(doors(&machine.server), TERMS).await;
     let begun = Instant::now();
     let mut happened: BTreeMap<Fault, usize> = BTreeMap::new();
     let mut deck = Fault::deck(&mut random);
@@ -69,15 +71,17 @@ async fn nothing_is_lost_whatever_happens() {
     }
     let rounds: usize = happened.values().sum();
     report_process(&machine.server, rounds).await;
-    let total = |count: fn(&History) -> usize| -> usize {
-        let tokens = crowd.tokens.iter();
-        tokens.map(|it| count(&it.history.borrow())).sum()
-    };
-    let (sends, seen) = (total(History::sends), total(History::seen));
+    let (sends, seen, _) = crowd.totals();
     println!("{happened:?}");
     println!("{rounds} rounds, {sends} sends, {seen} pushes seen, nothing amiss");
     crowd.clear(&machine.server).await;
+    let left = crowd.tokens.len();
+    machine.server.books_balance_at(left as u64).await;
     machine.server.stop_and_audit().await;
+}
+
+fn doors(server: &Server) -> &[Door] {
+    std::slice::from_ref(server)
 }
 
 /// What the process has taken, for whoever looks for a leak.
@@ -98,32 +102,21 @@ async fn a_round(
     random: &mut SmallRng,
     number: usize,
 ) {
-    let is_over = Cell::new(false);
-    let moves_clock = fault.moves_clock();
-    crowd.begin_round(moves_clock);
-    let mut seeds = || SmallRng::seed_from_u64(random.random());
-    let randoms: Vec<SmallRng> = (0..SENDERS + crowd.devices.len())
-        .map(|_| seeds())
-        .collect();
-    let (for_senders, for_readers) = randoms.split_at(SENDERS);
-    let senders = for_senders.iter().map(|random| {
-        let random = random.clone();
-        crowd.send(&machine.server, random, &is_over, moves_clock)
-    });
-    let readers = for_readers
-        .iter()
-        .enumerate()
-        .map(|(device, random)| crowd.read(&machine.server, device, random.clone(), &is_over));
+    let (phase, seen) = watch::channel(Phase::Work);
     let pause = Duration::from_millis(random.random_range(50..700));
     let (server, faults) = (&machine.server, &machine.faults);
     let happening = async {
         tokio::time::sleep(pause).await;
-        faults.happen(fault, server).await;
-        is_over.set(true);
+        faults.happen(fault, server, &phase).await;
+        phase.send_replace(Phase::Over);
     };
-    join(join(join_all(senders), join_all(readers)), happening).await;
+    let living = crowd.live(doors(server), random, &seen, fault.moves_clock());
+    join(living, happening).await;
     machine.recover(fault, random).await;
-    crowd
-        .judge(&machine.server, number % crowd.devices.len())
+    let server = &machine.server;
+    server
+        .metric_becomes("herald_fan_outs_unfinished", 0.0)
         .await;
+    crowd.judge(doors(server), number, true, random).await;
+    server.books_balance().await;
 }

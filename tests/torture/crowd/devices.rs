@@ -1,6 +1,5 @@
 //! Devices that read as they please, hang up when they please, and try what is not theirs to do.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
@@ -8,56 +7,69 @@ use herald_protocol::SYN_MAX;
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
 
-use crate::crowd::{Crowd, Watched, try_post};
-use crate::harness::{Credential, Server, Socket};
+use super::{Crowd, LOOK_EVERY, Phase, Watched, any, try_post};
+use crate::harness::{Credential, Door, Socket};
 
 /// Most pushes of one page.
 pub const PAGE: usize = 1_000;
 
+/// Unacknowledged pushes of a token that a socket is shown at most.
+const WINDOW: usize = 64;
+
 impl Crowd {
     /// Reads in one way or another until the round is over.
-    pub async fn read(
+    pub(super) async fn read(
         &self,
-        server: &Server,
+        doors: &[Door],
         place: usize,
         mut random: SmallRng,
-        is_over: &Cell<bool>,
+        phase: &watch::Receiver<Phase>,
     ) {
         let device = &self.devices[place];
         let own = self.tokens_of(place);
-        while !is_over.get() {
-            match random.random_range(0..20) {
-                0..7 => poll(server, device, &own).await,
-                7..10 => hold_two_sockets(server, device, &own, &mut random).await,
-                10..12 => hold_slow_socket(server, device, &own).await,
-                12 => {
-                    self.acknowledge_the_future(server, place, &mut random)
-                        .await
+        loop {
+            let now = *phase.borrow();
+            let door = any(doors, &mut random);
+            match (now, random.random_range(0..24)) {
+                (Phase::Over, _) => return,
+                (Phase::Look, _) | (_, 0..7) => poll(door, device, &own).await,
+                (_, 7) => self.acknowledge_the_future(door, place, &mut random).await,
+                (_, 8..11) => self.meddle(door, place, &mut random).await,
+                (_, 11..14) => {
+                    let other = any(doors, &mut random);
+                    let holding = hold_two_sockets([door, other], device, &own, &mut random);
+                    while_at_work(phase, holding).await;
                 }
-                13..16 => self.meddle(server, place, &mut random).await,
-                _ => hold_socket(server, device, &own, &mut random, is_over).await,
+                (_, 14..16) => while_at_work(phase, hold_slow_socket(door, device, &own)).await,
+                (_, kind) => {
+                    let habit = if kind < 19 {
+                        Acks::Full
+                    } else {
+                        Acks::ByChance
+                    };
+                    let holding = hold_socket(door, device, &own, &mut random, habit);
+                    while_at_work(phase, holding).await;
+                }
             }
+            tokio::time::sleep(self.terms.pause).await;
         }
     }
 
     /// Tries to read and to acknowledge what is another device's. The owner's history shows if it
     /// had an effect; what comes on the socket is judged like anything else.
-    async fn meddle(&self, server: &Server, place: usize, random: &mut SmallRng) {
+    async fn meddle(&self, door: &Door, place: usize, random: &mut SmallRng) {
         let device = &self.devices[place];
         let foreign: Vec<&Watched> = self.tokens.iter().filter(|it| it.device != place).collect();
         let foreign = foreign[random.random_range(0..foreign.len())];
-        let body = json!({"requests": [
-            {"project_id": "demo", "token": foreign.token, "min_syn": SYN_MAX, "limit": PAGE},
-        ]});
-        let path = "/v1/projects/messages:get";
-        let polled = try_post(server, path, device.header(), None, &body).await;
-        if let Some((200, polled)) = polled {
-            assert_eq!(polled["by_token"][0]["error"]["code"], 403, "{polled}");
+        let polled = try_poll(door, device, &[(foreign.token.clone(), SYN_MAX)]).await;
+        if let Some(polled) = polled {
+            assert_eq!(polled[0]["error"]["code"], 403, "{polled:?}");
         }
         let own = self.tokens_of(place);
-        let Some(mut socket) = open(server, device, &own).await else {
+        let Some(mut socket) = open(door, device, &own).await else {
             return;
         };
         socket.subscribe(&foreign.token, 1).await;
@@ -66,16 +78,26 @@ impl Crowd {
     }
 
     /// Acknowledges a number that is yet to be given: what is there is done with, what comes is not.
-    async fn acknowledge_the_future(&self, server: &Server, place: usize, random: &mut SmallRng) {
+    async fn acknowledge_the_future(&self, door: &Door, place: usize, random: &mut SmallRng) {
         let own = self.tokens_of(place);
         let watched = own[random.random_range(0..own.len())];
-        let Some(mut socket) = open(server, &self.devices[place], &own).await else {
+        let Some(mut socket) = open(door, &self.devices[place], &own).await else {
             return;
         };
         watched.history.borrow_mut().gives_up();
         socket.ack(&watched.token, SYN_MAX).await;
         until_pong(&mut socket, &own).await;
         watched.history.borrow_mut().gives_up();
+    }
+}
+
+/// Holds a socket until it is done, or the round goes on to something else: what has come and was
+/// not read by then was not seen.
+async fn while_at_work(phase: &watch::Receiver<Phase>, holding: impl Future<Output = ()>) {
+    let mut phase = phase.clone();
+    tokio::select! {
+        () = holding => {}
+        _ = phase.wait_for(|phase| *phase != Phase::Work) => {}
     }
 }
 
@@ -96,19 +118,23 @@ async fn until_pong(socket: &mut Socket, own: &[&Watched]) {
 }
 
 /// A frame; null for what is none.
-pub fn parsed(message: &Message) -> Value {
+pub(super) fn parsed(message: &Message) -> Value {
     let text = message.to_text().unwrap_or_default();
     serde_json::from_str(text).unwrap_or(Value::Null)
 }
 
-pub fn wanted(own: &[&Watched]) -> Vec<(String, u64)> {
+fn wanted(own: &[&Watched]) -> Vec<(String, u64)> {
     own.iter()
         .map(|it| (it.token.clone(), it.history.borrow().wanted()))
         .collect()
 }
 
-async fn poll(server: &Server, device: &Credential, own: &[&Watched]) {
-    let asked = wanted(own);
+/// Polls tokens, each from a number on; their entries if there is an answer.
+pub(super) async fn try_poll(
+    door: &Door,
+    device: &Credential,
+    asked: &[(String, u64)],
+) -> Option<Vec<Value>> {
     let requests: Vec<Value> = asked
         .iter()
         .map(|(token, min_syn)| {
@@ -116,22 +142,29 @@ async fn poll(server: &Server, device: &Credential, own: &[&Watched]) {
         })
         .collect();
     let body = json!({"requests": requests});
-    let (path, at) = ("/v1/projects/messages:get", Instant::now());
-    let polled = try_post(server, path, device.header(), None, &body).await;
-    let Some((200, polled)) = polled else {
-        return tokio::time::sleep(Duration::from_millis(20)).await;
+    let path = "/v1/projects/messages:get";
+    match try_post(door, path, device.header(), None, &body).await {
+        Some((200, polled)) => polled["by_token"].as_array().cloned(),
+        _ => None,
+    }
+}
+
+async fn poll(door: &Door, device: &Credential, own: &[&Watched]) {
+    let (asked, at) = (wanted(own), Instant::now());
+    let Some(entries) = try_poll(door, device, &asked).await else {
+        return tokio::time::sleep(LOOK_EVERY).await;
     };
-    let entries = polled["by_token"].as_array().expect("entries");
     for ((watched, (_, min_syn)), entry) in own.iter().zip(asked).zip(entries) {
         if entry["messages"].is_array() {
             let mut history = watched.history.borrow_mut();
-            history.see_page(min_syn, entry, at);
+            history.see_page(min_syn, &entry, at);
         }
     }
 }
 
-pub async fn open(server: &Server, device: &Credential, own: &[&Watched]) -> Option<Socket> {
-    let url = format!("ws://{}/v1/connect", server.listen());
+/// A socket that has said hello, if somebody is there.
+pub(super) async fn open(door: &Door, device: &Credential, own: &[&Watched]) -> Option<Socket> {
+    let url = format!("ws://{}/v1/connect", door.listen());
     let mut socket = Socket::try_connect(&url).await?;
     let asked = wanted(own);
     let asked: Vec<(&str, u64)> = asked.iter().map(|(it, min)| (it.as_str(), *min)).collect();
@@ -139,27 +172,41 @@ pub async fn open(server: &Server, device: &Credential, own: &[&Watched]) -> Opt
     Some(socket)
 }
 
+/// When a device acknowledges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Acks {
+    /// Now and then.
+    ByChance,
+    /// When a token's window is full: what waited behind it then comes together with what is sent.
+    Full,
+}
+
 /// Reads and acknowledges for a while.
 async fn hold_socket(
-    server: &Server,
+    door: &Door,
     device: &Credential,
     own: &[&Watched],
     random: &mut SmallRng,
-    is_over: &Cell<bool>,
+    habit: Acks,
 ) {
-    let Some(mut socket) = open(server, device, own).await else {
-        return tokio::time::sleep(Duration::from_millis(20)).await;
+    let Some(mut socket) = open(door, device, own).await else {
+        return tokio::time::sleep(LOOK_EVERY).await;
     };
     let until = tokio::time::Instant::now() + Duration::from_millis(random.random_range(50..500));
     let mut last = HashMap::new();
-    while !is_over.get() {
-        let Ok(Some(message)) = tokio::time::timeout_at(until, socket.message()).await else {
-            return;
-        };
+    let mut unacknowledged: HashMap<&str, usize> = HashMap::new();
+    while let Ok(Some(message)) = tokio::time::timeout_at(until, socket.message()).await {
         let Some((watched, syn)) = take(&message, own, &mut last) else {
             continue;
         };
-        if random.random_range(0..10) == 0 {
+        let count = unacknowledged.entry(&watched.token).or_default();
+        *count += 1;
+        let acknowledges = match habit {
+            Acks::ByChance => random.random_range(0..10) == 0,
+            Acks::Full => *count >= WINDOW,
+        };
+        if acknowledges {
+            *count = 0;
             watched.history.borrow_mut().acks(syn);
             socket.ack(&watched.token, syn).await;
         }
@@ -167,7 +214,7 @@ async fn hold_socket(
 }
 
 /// A push that came on a socket: its numbers grow.
-pub fn take<'a>(
+pub(super) fn take<'a>(
     message: &Message,
     own: &[&'a Watched],
     last: &mut HashMap<String, u64>,
@@ -188,18 +235,18 @@ pub fn take<'a>(
     Some((watched, syn))
 }
 
-/// The second one takes over; what either shows is true.
+/// The second one takes over, perhaps at another node; what either shows is true.
 async fn hold_two_sockets(
-    server: &Server,
+    doors: [&Door; 2],
     device: &Credential,
     own: &[&Watched],
     random: &mut SmallRng,
 ) {
-    let Some(mut first) = open(server, device, own).await else {
+    let Some(mut first) = open(doors[0], device, own).await else {
         return;
     };
     tokio::time::sleep(Duration::from_millis(random.random_range(0..50))).await;
-    let Some(mut second) = open(server, device, own).await else {
+    let Some(mut second) = open(doors[1], device, own).await else {
         return;
     };
     for socket in [&mut first, &mut second] {
@@ -212,8 +259,8 @@ async fn hold_two_sockets(
 }
 
 /// Says hello and does not listen.
-async fn hold_slow_socket(server: &Server, device: &Credential, own: &[&Watched]) {
-    if let Some(socket) = open(server, device, own).await {
+async fn hold_slow_socket(door: &Door, device: &Credential, own: &[&Watched]) {
+    if let Some(socket) = open(door, device, own).await {
         tokio::time::sleep(Duration::from_millis(150)).await;
         drop(socket);
     }
