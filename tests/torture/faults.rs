@@ -5,7 +5,6 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
-use rand::seq::SliceRandom as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -63,7 +62,7 @@ pub enum Fault {
 }
 
 /// All of them, and how often each is in a deck.
-const DECK: [(Fault, usize); 22] = [
+pub const DECK: [(Fault, usize); 22] = [
     (Fault::Nothing, 1),
     (Fault::Kill, 2),
     (Fault::KillTwice, 1),
@@ -89,14 +88,15 @@ const DECK: [(Fault, usize); 22] = [
 ];
 
 impl Fault {
-    /// Every fault once, some more often, in a random order.
-    pub fn deck(random: &mut SmallRng) -> Vec<Self> {
-        let cards = DECK.iter();
-        let mut deck: Vec<Self> = cards
-            .flat_map(|(fault, times)| std::iter::repeat_n(*fault, *times))
-            .collect();
-        deck.shuffle(random);
-        deck
+    /// How often a running server is killed with SIGKILL, the power cuts included.
+    pub fn kills(self) -> usize {
+        match self {
+            Self::Kill | Self::KillInSync | Self::KillInPause | Self::KillInDrain => 1,
+            Self::KillTwice | Self::PowerCutInRecovery => 2,
+            Self::KillInRecovery => 4,
+            Self::PowerCut => 1,
+            _ => 0,
+        }
     }
 
     /// Whether the server's clock is wrong for a while.
@@ -268,7 +268,7 @@ impl Faults {
             Fault::KillInSync | Fault::PowerCut | Fault::PowerCutInRecovery => {
                 self.disk.stall();
                 phase.send_replace(Phase::Look);
-                moment(100).await;
+                moment(150).await;
                 signal(Signal::SIGKILL);
             }
             Fault::FailedSync => {

@@ -18,7 +18,6 @@ mod faults;
 mod harness;
 mod plants;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join;
@@ -26,8 +25,8 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
 
-use crowd::{Crowd, Phase, Terms};
-use faults::{Fault, Machine};
+use crowd::{Crowd, Deck, Phase, Terms, length, seed};
+use faults::{DECK, Fault, Machine};
 use harness::{Door, Server};
 
 /// How long a run goes on unless it is told otherwise.
@@ -46,34 +45,31 @@ const REPORT_EVERY: usize = 100;
 
 #[tokio::test]
 async fn nothing_is_lost_whatever_happens() {
-    let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
-    let seed = number("TORTURE_SEED").unwrap_or_else(rand::random);
-    let length = number("TORTURE_FOR").map_or(SHORT, Duration::from_secs);
+    let (seed, length) = (seed(), length(SHORT));
     println!("TORTURE_SEED={seed}");
     let mut random = SmallRng::seed_from_u64(seed);
     let mut machine = Machine::start().await;
     let crowd = Crowd::gather(doors(&machine.server), TERMS).await;
-    let begun = Instant::now();
-    let mut happened: BTreeMap<Fault, usize> = BTreeMap::new();
-    let mut deck = Fault::deck(&mut random);
+    let (begun, mut deck) = (Instant::now(), Deck::of(&DECK));
+    let mut rounds = 0;
     while begun.elapsed() < length {
-        let fault = deck.pop().unwrap_or_else(|| {
-            deck = Fault::deck(&mut random);
-            Fault::Nothing
-        });
-        let rounds: usize = happened.values().sum();
+        let fault = deck.deal(&mut random);
         println!("round {rounds}: {fault:?}");
         a_round(&mut machine, &crowd, fault, &mut random, rounds).await;
-        *happened.entry(fault).or_default() += 1;
         if rounds.is_multiple_of(REPORT_EVERY) {
             report_process(&machine.server, rounds).await;
         }
+        rounds += 1;
     }
-    let rounds: usize = happened.values().sum();
     report_process(&machine.server, rounds).await;
     let (sends, seen, _) = crowd.totals();
-    println!("{happened:?}");
-    println!("{rounds} rounds, {sends} sends, {seen} pushes seen, nothing amiss");
+    let kills: usize = deck
+        .dealt()
+        .iter()
+        .map(|(it, count)| it.kills() * count)
+        .sum();
+    println!("{:?}", deck.dealt());
+    println!("{rounds} rounds, {kills} kills, {sends} sends, {seen} pushes seen, nothing amiss");
     crowd.clear(&machine.server).await;
     let left = crowd.tokens.len();
     machine.server.books_balance_at(left as u64).await;

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{Crowd, LOOK_EVERY, Phase, Watched, any, try_post};
-use crate::harness::{Credential, Door, Socket};
+use crate::harness::{Credential, Door, Socket, syn_of};
 
 /// Most pushes of one page.
 pub const PAGE: usize = 1_000;
@@ -35,7 +35,8 @@ impl Crowd {
             let door = any(doors, &mut random);
             match (now, random.random_range(0..24)) {
                 (Phase::Over, _) => return,
-                (Phase::Look, _) | (_, 0..7) => poll(door, device, &own).await,
+                (Phase::Look, _) => look(door, device, &own).await,
+                (_, 0..7) => poll(door, device, &own).await,
                 (_, 7) => self.acknowledge_the_future(door, place, &mut random).await,
                 (_, 8..11) => self.meddle(door, place, &mut random).await,
                 (_, 11..14) => {
@@ -129,6 +130,12 @@ fn wanted(own: &[&Watched]) -> Vec<(String, u64)> {
         .collect()
 }
 
+fn note(own: &[&Watched], what: &str) {
+    for watched in own {
+        watched.history.borrow_mut().notes.add(what);
+    }
+}
+
 /// Polls tokens, each from a number on; their entries if there is an answer.
 pub(super) async fn try_poll(
     door: &Door,
@@ -149,21 +156,36 @@ pub(super) async fn try_poll(
     }
 }
 
+/// Polls from the beginning, so that nothing is acknowledged: an ack would have to wait for the disk.
+async fn look(door: &Door, device: &Credential, own: &[&Watched]) {
+    let all = own.iter().map(|it| (it.token.clone(), 1)).collect();
+    poll_from(door, device, own, all).await;
+}
+
 async fn poll(door: &Door, device: &Credential, own: &[&Watched]) {
-    let (asked, at) = (wanted(own), Instant::now());
+    poll_from(door, device, own, wanted(own)).await;
+}
+
+async fn poll_from(door: &Door, device: &Credential, own: &[&Watched], asked: Vec<(String, u64)>) {
+    note(own, &format!("polls at {}", door.listen()));
+    let at = Instant::now();
     let Some(entries) = try_poll(door, device, &asked).await else {
         return tokio::time::sleep(LOOK_EVERY).await;
     };
-    for ((watched, (_, min_syn)), entry) in own.iter().zip(asked).zip(entries) {
-        if entry["messages"].is_array() {
-            let mut history = watched.history.borrow_mut();
-            history.see_page(min_syn, &entry, at);
+    for (watched, mut entry) in own.iter().zip(entries) {
+        let mut history = watched.history.borrow_mut();
+        let wanted = history.wanted();
+        if let Some(pushes) = entry["messages"].as_array_mut() {
+            // An ack may be forgotten, but whoever has made it asks for nothing below it.
+            pushes.retain(|push| syn_of(push) >= wanted);
+            history.see_page(wanted, &entry, at);
         }
     }
 }
 
 /// A socket that has said hello, if somebody is there.
 pub(super) async fn open(door: &Door, device: &Credential, own: &[&Watched]) -> Option<Socket> {
+    note(own, &format!("opens a socket at {}", door.listen()));
     let url = format!("ws://{}/v1/connect", door.listen());
     let mut socket = Socket::try_connect(&url).await?;
     let asked = wanted(own);

@@ -6,11 +6,13 @@
 //! pushes after a crash. Books (11) are for whoever holds the round.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::Terms;
+use super::notes::Notes;
 use crate::harness::{syn_of, text_of};
 
 /// What the contract grants beyond a push's life.
@@ -47,6 +49,8 @@ struct Sent {
     begun: Instant,
     answered: Option<Instant>,
     answer: Option<Answer>,
+    /// Tries that have no answer yet: each may be the one that is stored.
+    under_way: usize,
     wish: Wish,
     /// The clock was moved while it was on its way or waiting.
     is_clock_moved: bool,
@@ -77,6 +81,7 @@ pub struct History {
     stepped_up_to: u64,
     /// The server's clock is wrong just now: what has expired by it may come back.
     is_clock_wrong: bool,
+    pub notes: Notes,
 }
 
 impl History {
@@ -94,6 +99,7 @@ impl History {
             stepped_from: 0,
             stepped_up_to: 0,
             is_clock_wrong: false,
+            notes: Notes::new(),
         }
     }
 
@@ -132,6 +138,7 @@ impl History {
 
     /// The device has acknowledged whatever is there: each push that was begun by now may be gone.
     pub fn gives_up(&mut self) {
+        self.notes.add("gives up what there is");
         for sent in self.sent.values_mut() {
             sent.is_given_up = true;
         }
@@ -139,20 +146,25 @@ impl History {
 
     /// Somebody is about to send this text.
     pub fn sends_now(&mut self, text: &str, wish: Wish) {
-        self.sent.entry(text.to_owned()).or_insert(Sent {
+        self.notes.add(&format!("sends {text}, {wish:?}"));
+        let sent = self.sent.entry(text.to_owned()).or_insert(Sent {
             begun: Instant::now(),
             answered: None,
             answer: None,
+            under_way: 0,
             wish,
             is_clock_moved: false,
             is_given_up: false,
             is_settled: false,
         });
+        sent.under_way += 1;
     }
 
     /// The answer. One with 200 stands, whatever a repeat is told.
     pub fn answered(&mut self, text: &str, answer: Answer) {
+        self.notes.add(&format!("{text}: {answer:?}"));
         let sent = self.sent.get_mut(text).expect("it was sent");
+        sent.under_way -= 1;
         match (&sent.answer, &answer) {
             (Some(Answer::Accepted(first)), Answer::Accepted(again)) => {
                 assert_eq!(first, again, "{text}: one key, one name");
@@ -173,7 +185,8 @@ impl History {
         let Some(sent) = self.sent.get(&text) else {
             panic!("{token}: nobody sent {text} there");
         };
-        assert_ne!(sent.answer, Some(Answer::Refused), "{text} was refused");
+        let is_refused = sent.answer == Some(Answer::Refused) && sent.under_way == 0;
+        assert!(!is_refused, "{token}: {text} was refused");
         if let Some(Answer::Accepted(accepted)) = &sent.answer {
             assert_eq!(*accepted, id, "{text} has one name");
         }
@@ -194,6 +207,9 @@ impl History {
             _ => assert_eq!(number, syn, "{token}: {text} has two numbers"),
         }
         let known = self.shown.insert(syn, (text.clone(), id.clone()));
+        if known.is_none() {
+            self.notes.add(&format!("{syn} is {text}, {id}"));
+        }
         assert!(
             known.as_ref().is_none_or(|known| *known == (text, id)),
             "{token}: {syn} is two pushes, {known:?}"
@@ -214,10 +230,27 @@ impl History {
         );
     }
 
+    /// A reader that goes on from an earlier place is shown again what was not acknowledged.
+    fn check_skipped(&self, between: Range<u64>, reader: &str) {
+        for (syn, (text, _)) in self.shown.range(between) {
+            let sent = &self.sent[text];
+            let may_be_gone = sent.wish.ttl.is_some() || sent.wish.key.is_some();
+            assert!(
+                may_be_gone || sent.is_given_up,
+                "{}: {reader} has skipped {syn} ({text})",
+                self.token
+            );
+        }
+    }
+
     /// A push was shown on a socket, the first one of its token after this number: what lies between
     /// and was never shown is gone.
     pub fn see_after(&mut self, before: u64, push: &Value) {
+        let syn = syn_of(push);
+        self.notes
+            .add(&format!("a socket shows {syn} after {before}"));
         self.see(push);
+        self.check_skipped(before + 1..syn, "a session");
         if self.is_clock_wrong {
             return;
         }
@@ -225,11 +258,12 @@ impl History {
         if self.stepped_up_to == 0 {
             self.stepped_from = before + 1;
         }
-        self.stepped_up_to = self.stepped_up_to.max(syn_of(push));
+        self.stepped_up_to = self.stepped_up_to.max(syn);
     }
 
     /// The device is done with everything up to here.
     pub fn acks(&mut self, syn: u64) {
+        self.notes.add(&format!("acknowledges {syn}"));
         self.acked = self.acked.max(syn);
     }
 
@@ -239,6 +273,10 @@ impl History {
         let pushes = entry["messages"].as_array().expect("messages");
         let syn_stored = entry["syn_stored"].as_u64().expect("a number");
         let syns: Vec<u64> = pushes.iter().map(syn_of).collect();
+        let (count, ends) = (syns.len(), (syns.first(), syns.last()));
+        self.notes.add(&format!(
+            "page {min_syn}..={syn_stored}: {count} pushes, {ends:?}"
+        ));
         assert!(
             syns.is_sorted_by(|one, next| one < next),
             "in order: {syns:?}"
@@ -261,7 +299,13 @@ impl History {
             self.see(push);
             self.check_life(text_of(push), asked);
         }
+        let mut from = min_syn;
+        for syn in &syns {
+            self.check_skipped(from..*syn, "a page");
+            from = syn + 1;
+        }
         if !self.is_clock_wrong && entry["partial_content"] == false {
+            self.check_skipped(from..syn_stored + 1, "a page");
             (self.absent_from, self.absent_up_to) = (min_syn, syn_stored);
             self.present = syns;
         }

@@ -80,6 +80,8 @@ impl Crowd {
 
     /// A token's page, to its end.
     async fn look(&self, door: &Door, watched: &Watched) -> Vec<Value> {
+        let what = format!("the judge looks at {}", door.listen());
+        watched.history.borrow_mut().notes.add(&what);
         let (min_syn, asked) = (watched.history.borrow().wanted(), Instant::now());
         let entry = self.entry(door, watched, min_syn).await;
         assert_eq!(entry["partial_content"], false, "a page holds {PAGE}");

@@ -1,9 +1,11 @@
 //! Everybody at a server, or at a region of several: tokens with their histories, senders, devices,
 //! and the judge.
 
+mod deck;
 mod devices;
 mod history;
 mod judge;
+mod notes;
 mod senders;
 
 use std::cell::{Cell, RefCell};
@@ -15,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::harness::{Credential, Door};
+pub use deck::{Deck, length, seed};
 pub use history::History;
 
 const DEVICES: usize = 3;
@@ -31,8 +34,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub enum Phase {
     /// Everybody does as he pleases.
     Work,
-    /// Nothing becomes durable just now. Devices look at what they are shown meanwhile: it must be
-    /// true after a crash.
+    /// What is written just now will be lost. Devices look at what they are shown meanwhile: it must
+    /// be true afterwards.
     Look,
     /// Everybody comes to an end.
     Over,
@@ -167,6 +170,16 @@ impl Crowd {
 
     fn any_token(&self, random: &mut SmallRng) -> usize {
         random.random_range(0..self.tokens.len())
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let histories: Vec<_> = self.tokens.iter().map(|it| it.history.borrow()).collect();
+            let tokens = self.tokens.iter().zip(&histories);
+            notes::keep(tokens.map(|(it, history)| (it.token.as_str(), &history.notes)));
+        }
     }
 }
 

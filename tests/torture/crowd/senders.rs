@@ -50,7 +50,7 @@ impl Crowd {
         // The server counts whole seconds.
         let ttl = (!moves_clock && random.random_range(0..6) == 0)
             .then(|| Duration::from_secs(random.random_range(0..3)));
-        let key = (random.random_range(0..4) == 0).then(|| random.random_range(0..COLLAPSE_KEYS));
+        let key = (random.random_range(0..3) == 0).then(|| random.random_range(0..COLLAPSE_KEYS));
         let mut android = json!({});
         if let Some(ttl) = ttl {
             android["ttl"] = json!(format!("{}s", ttl.as_secs()));
@@ -87,6 +87,10 @@ impl Crowd {
             return self.send_to_topic(door).await;
         };
         let watched = &self.tokens[place];
+        watched
+            .history
+            .borrow_mut()
+            .sends_now(&text, Wish::default());
         let body = message(&watched.token, &text);
         let answer = judged(try_send(door, Some(&text), &body).await);
         watched.history.borrow_mut().answered(&text, answer);
