@@ -21,8 +21,7 @@ use crate::crowd::{Crowd, Deck, Phase, Terms, length, seed};
 use crate::faults::{DECK, Fault, happen};
 use crate::stage::{PATIENCE, Stage, eventually};
 
-/// No round begins after that, unless it is told otherwise. A round takes seconds, and the last look
-/// another half minute if a dead node has left a push to many.
+/// No round begins after that, unless it is told otherwise.
 const SHORT: Duration = Duration::from_secs(15);
 
 /// What is well may still be late or refused for a moment, and senders leave room for what else runs
@@ -46,7 +45,14 @@ async fn nothing_is_lost_whatever_happens_to_a_region() {
     crowd.judge(&stage.doors, 0, true, &mut random).await;
     let mut keys: BTreeSet<String> = stage.record_keys().await.into_iter().collect();
     keys.retain(|key| !earlier.contains(key));
-    let (begun, mut deck) = (Instant::now(), Deck::of(&DECK));
+    // A short run has no time for what takes long by itself: a dead CQL node that comes back, and a
+    // push to many that a dead node has left to another.
+    let is_long = length > SHORT;
+    let cards = DECK.into_iter();
+    let cards: Vec<_> = cards
+        .filter(|(fault, _)| is_long || *fault != Fault::KillCqlNode)
+        .collect();
+    let (begun, mut deck) = (Instant::now(), Deck::of(&cards));
     let mut rounds = 0;
     while begun.elapsed() < length {
         let fault = deck.deal(&mut random);
@@ -57,7 +63,9 @@ async fn nothing_is_lost_whatever_happens_to_a_region() {
         a_round(&stage, &crowd, fault, &mut random, rounds).await;
         rounds += 1;
     }
-    crowd.judge(&stage.doors, rounds, true, &mut random).await;
+    crowd
+        .judge(&stage.doors, rounds, is_long, &mut random)
+        .await;
     let (sends, seen, renumbered) = crowd.totals();
     eprintln!("{:?}", deck.dealt());
     eprintln!(
@@ -66,6 +74,7 @@ async fn nothing_is_lost_whatever_happens_to_a_region() {
     );
     crowd.clear(stage.holding()).await;
     only_the_last_is_left(&stage, &keys).await;
+    eprintln!("after {} s", begun.elapsed().as_secs());
 }
 
 /// Everybody works until the fault has happened; then everything must be well, and is looked at.
