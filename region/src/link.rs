@@ -8,8 +8,9 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -32,14 +33,18 @@ const BUFFER_BYTES: usize = 16 * 1024;
 pub(crate) struct Cuts {
     /// Nodes whose replication is cut, whichever side they are on.
     pub replication_of: BTreeSet<Ipv4Addr>,
-    /// All clients.
-    pub clients: bool,
+    /// Nodes whose clients are cut.
+    pub clients_of: BTreeSet<Ipv4Addr>,
+    /// How long bytes of clients take, each way.
+    pub client_delay: Duration,
 }
 
 /// Whose bytes a connection carries.
 #[derive(Debug, Clone, Copy)]
 enum Traffic {
-    Client,
+    Client {
+        node: Ipv4Addr,
+    },
     Replication {
         replica: Ipv4Addr,
         primary: Ipv4Addr,
@@ -49,7 +54,7 @@ enum Traffic {
 impl Cuts {
     fn concern(&self, traffic: Traffic) -> bool {
         match traffic {
-            Traffic::Client => self.clients,
+            Traffic::Client { node } => self.clients_of.contains(&node),
             Traffic::Replication { replica, primary } => [replica, primary]
                 .iter()
                 .any(|node| self.replication_of.contains(node)),
@@ -61,7 +66,7 @@ impl Cuts {
 #[derive(Debug)]
 pub(crate) struct Link {
     front: SocketAddr,
-    back: SocketAddr,
+    back: SocketAddrV4,
     nodes: Arc<BTreeSet<Ipv4Addr>>,
     cuts: watch::Receiver<Cuts>,
     door: Mutex<Option<AbortHandle>>,
@@ -79,7 +84,7 @@ impl Link {
     /// the sender of `cuts` is gone.
     pub fn new(
         front: SocketAddr,
-        back: SocketAddr,
+        back: SocketAddrV4,
         nodes: Arc<BTreeSet<Ipv4Addr>>,
         cuts: watch::Receiver<Cuts>,
     ) -> Self {
@@ -131,7 +136,7 @@ impl Drop for Link {
 
 async fn accept(
     listener: TcpListener,
-    back: SocketAddr,
+    back: SocketAddrV4,
     nodes: Arc<BTreeSet<Ipv4Addr>>,
     cuts: watch::Receiver<Cuts>,
 ) {
@@ -145,11 +150,13 @@ async fn accept(
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let traffic = match (peer.ip(), back.ip()) {
-            (IpAddr::V4(replica), IpAddr::V4(primary)) if nodes.contains(&replica) => {
-                Traffic::Replication { replica, primary }
-            }
-            _ => Traffic::Client,
+        let node = *back.ip();
+        let traffic = match peer.ip() {
+            IpAddr::V4(replica) if nodes.contains(&replica) => Traffic::Replication {
+                replica,
+                primary: node,
+            },
+            _ => Traffic::Client { node },
         };
         let cuts = cuts.clone();
         tokio::spawn(async move {
@@ -160,7 +167,7 @@ async fn accept(
     }
 }
 
-async fn connect(client: TcpStream, back: SocketAddr, mut gate: Gate) -> io::Result<()> {
+async fn connect(client: TcpStream, back: SocketAddrV4, mut gate: Gate) -> io::Result<()> {
     gate.until_open().await?;
     let node = TcpStream::connect(back).await?;
     client.set_nodelay(true)?;
@@ -192,6 +199,7 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut gate: Gate) 
         // an end, the other side does not hear of it before.
         gate.until_open().await?;
         let bytes = buffer.get(..read?).unwrap_or_default();
+        tokio::time::sleep(gate.delay()).await;
         if bytes.is_empty() {
             return to.shutdown().await;
         }
@@ -200,6 +208,13 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut gate: Gate) 
 }
 
 impl Gate {
+    fn delay(&self) -> Duration {
+        match self.traffic {
+            Traffic::Client { .. } => self.cuts.borrow().client_delay,
+            Traffic::Replication { .. } => Duration::ZERO,
+        }
+    }
+
     async fn until_open(&mut self) -> io::Result<()> {
         self.until(false).await
     }
@@ -220,8 +235,6 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::net::TcpSocket;
     use tokio::time::timeout;
 
@@ -245,7 +258,8 @@ mod tests {
             let place = Place::temporary().expect("a place");
             let (primary, replica) = (place.address(2), place.address(3));
             let echo = TcpListener::bind((primary, 0)).await.expect("a listener");
-            let back = echo.local_addr().expect("an address");
+            let port = echo.local_addr().expect("an address").port();
+            let back = SocketAddrV4::new(primary, port);
             tokio::spawn(async move {
                 while let Ok((mut stream, _)) = echo.accept().await {
                     tokio::spawn(async move {
@@ -301,7 +315,7 @@ mod tests {
         for node in [scene.primary, scene.replica] {
             scene.cuts.send_replace(Cuts {
                 replication_of: BTreeSet::from([node]),
-                clients: false,
+                ..Cuts::default()
             });
             let mut newcomer = scene.replication().await;
             assert!(!echoes(&mut replication).await && !echoes(&mut newcomer).await);
@@ -310,11 +324,31 @@ mod tests {
             assert!(comes_back(&mut replication).await && comes_back(&mut newcomer).await);
         }
         scene.cuts.send_replace(Cuts {
-            clients: true,
+            clients_of: BTreeSet::from([scene.replica]),
+            ..Cuts::default()
+        });
+        assert!(echoes(&mut client).await, "another node's clients are cut");
+        scene.cuts.send_replace(Cuts {
+            clients_of: BTreeSet::from([scene.primary]),
             ..Cuts::default()
         });
         assert!(echoes(&mut replication).await);
         assert!(!echoes(&mut client).await);
+    }
+
+    #[tokio::test]
+    async fn a_slow_link_holds_back_clients_each_way_for_a_while() {
+        let scene = Scene::new().await;
+        let mut client = scene.client().await;
+        let delay = A_WHILE / 4;
+        scene.cuts.send_replace(Cuts {
+            client_delay: delay,
+            ..Cuts::default()
+        });
+        let begun = std::time::Instant::now();
+        client.write_all(b"x").await.expect("written");
+        client.read_u8().await.expect("it comes back");
+        assert!(begun.elapsed() >= 2 * delay, "{:?}", begun.elapsed());
     }
 
     #[tokio::test]

@@ -11,10 +11,14 @@
 )]
 mod harness;
 
+#[path = "../torture/crowd/mod.rs"]
+mod crowd;
+
 mod bad_beginnings;
 mod cost;
 mod cql;
 mod devices;
+mod faults;
 mod load;
 mod nodes;
 mod operators;
@@ -23,4 +27,5 @@ mod scylla;
 mod speed;
 mod stage;
 mod topics;
+mod torture;
 mod witness;

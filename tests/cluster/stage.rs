@@ -89,7 +89,8 @@ impl Stage {
         (device, token, key.expect("a record"))
     }
 
-    async fn record_keys(&self) -> Vec<String> {
+    /// Keys of all tokens' records.
+    pub async fn record_keys(&self) -> Vec<String> {
         let redis = &self.region().redis;
         let mut keys = Vec::new();
         for primary in redis.primaries().await.expect("primaries") {

@@ -5,10 +5,11 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
-use rand::seq::SliceRandom as _;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
+use crate::crowd::Phase;
 use crate::harness::{FaultyDisk, Server, ServerOptions};
 
 /// One thing that goes wrong.
@@ -61,7 +62,7 @@ pub enum Fault {
 }
 
 /// All of them, and how often each is in a deck.
-const DECK: [(Fault, usize); 22] = [
+pub const DECK: [(Fault, usize); 22] = [
     (Fault::Nothing, 1),
     (Fault::Kill, 2),
     (Fault::KillTwice, 1),
@@ -87,14 +88,15 @@ const DECK: [(Fault, usize); 22] = [
 ];
 
 impl Fault {
-    /// Every fault once, some more often, in a random order.
-    pub fn deck(random: &mut SmallRng) -> Vec<Self> {
-        let cards = DECK.iter();
-        let mut deck: Vec<Self> = cards
-            .flat_map(|(fault, times)| std::iter::repeat_n(*fault, *times))
-            .collect();
-        deck.shuffle(random);
-        deck
+    /// How often a running server is killed with SIGKILL, the power cuts included.
+    pub fn kills(self) -> usize {
+        match self {
+            Self::Kill | Self::KillInSync | Self::KillInPause | Self::KillInDrain => 1,
+            Self::KillTwice | Self::PowerCutInRecovery => 2,
+            Self::KillInRecovery => 4,
+            Self::PowerCut => 1,
+            _ => 0,
+        }
     }
 
     /// Whether the server's clock is wrong for a while.
@@ -231,12 +233,14 @@ impl Faults {
         self.disk.options(vec![
             ("HERALD_HTTP__WORKERS", workers.to_string()),
             ("HERALD_SOCKET__PARK_AFTER_MS", "50".to_owned()),
+            // What does not fit must be found in the store.
+            ("HERALD_SOCKET__MAILBOX", "2".to_owned()),
             ("HERALD_LIMITS__FAN_OUT_COPIES_PER_SECOND", "300".to_owned()),
         ])
     }
 
     /// It happens. Afterwards the server is well, or on its way out.
-    pub async fn happen(&self, fault: Fault, server: &Server) {
+    pub async fn happen(&self, fault: Fault, server: &Server, phase: &watch::Sender<Phase>) {
         let signal = |signal| kill(server.pid(), signal).expect("signalled");
         match fault {
             Fault::Nothing => {}
@@ -258,14 +262,15 @@ impl Faults {
             }
             Fault::Pause => self.pause(server, 1, 400).await,
             Fault::Stutter => self.pause(server, 12, 20).await,
-            Fault::SlowSync => self.slow_syncs().await,
+            Fault::SlowSync => self.slow_syncs(phase).await,
             Fault::SlowDisk => {
                 self.disk.slow_down();
                 moment(400).await;
             }
             Fault::KillInSync | Fault::PowerCut | Fault::PowerCutInRecovery => {
                 self.disk.stall();
-                moment(60).await;
+                phase.send_replace(Phase::Look);
+                moment(150).await;
                 signal(Signal::SIGKILL);
             }
             Fault::FailedSync => {
@@ -296,11 +301,13 @@ impl Faults {
         }
     }
 
-    async fn slow_syncs(&self) {
+    async fn slow_syncs(&self, phase: &watch::Sender<Phase>) {
         for _ in 0..4 {
             self.disk.stall();
+            phase.send_replace(Phase::Look);
             moment(120).await;
             self.disk.resume();
+            phase.send_replace(Phase::Work);
             moment(30).await;
         }
     }

@@ -12,72 +12,72 @@
 //! The seed fixes who does what and which faults come; the machine has its own say in when.
 
 mod crowd;
-mod devices;
 mod faults;
 #[path = "../scenarios/harness/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "scenarios use the rest of it")]
 mod harness;
-mod history;
-mod judge;
 mod plants;
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use futures_util::future::{join, join_all};
+use futures_util::future::join;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::watch;
 
-use crowd::Crowd;
-use faults::{Fault, Machine};
-use harness::Server;
-use history::History;
+use crowd::{Crowd, Deck, Phase, Terms, length, seed};
+use faults::{DECK, Fault, Machine};
+use harness::{Door, Server};
 
 /// How long a run goes on unless it is told otherwise.
 const SHORT: Duration = Duration::from_secs(25);
 
-const SENDERS: usize = 6;
+/// One server says what is so: its answers are final.
+const TERMS: Terms = Terms {
+    settles_late: false,
+    shown_late: Duration::from_secs(2),
+    patience: Duration::ZERO,
+    pause: Duration::ZERO,
+};
 
 /// Rounds from one look at memory and descriptors to the next.
 const REPORT_EVERY: usize = 100;
 
 #[tokio::test]
 async fn nothing_is_lost_whatever_happens() {
-    let number = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
-    let seed = number("TORTURE_SEED").unwrap_or_else(rand::random);
-    let length = number("TORTURE_FOR").map_or(SHORT, Duration::from_secs);
+    let (seed, length) = (seed(), length(SHORT));
     println!("TORTURE_SEED={seed}");
     let mut random = SmallRng::seed_from_u64(seed);
     let mut machine = Machine::start().await;
-    let crowd = Crowd::gather(&machine.server).await;
-    let begun = Instant::now();
-    let mut happened: BTreeMap<Fault, usize> = BTreeMap::new();
-    let mut deck = Fault::deck(&mut random);
+    let crowd = Crowd::gather(doors(&machine.server), TERMS).await;
+    let (begun, mut deck) = (Instant::now(), Deck::of(&DECK));
+    let mut rounds = 0;
     while begun.elapsed() < length {
-        let fault = deck.pop().unwrap_or_else(|| {
-            deck = Fault::deck(&mut random);
-            Fault::Nothing
-        });
-        let rounds: usize = happened.values().sum();
+        let fault = deck.deal(&mut random);
         println!("round {rounds}: {fault:?}");
         a_round(&mut machine, &crowd, fault, &mut random, rounds).await;
-        *happened.entry(fault).or_default() += 1;
         if rounds.is_multiple_of(REPORT_EVERY) {
             report_process(&machine.server, rounds).await;
         }
+        rounds += 1;
     }
-    let rounds: usize = happened.values().sum();
     report_process(&machine.server, rounds).await;
-    let total = |count: fn(&History) -> usize| -> usize {
-        let tokens = crowd.tokens.iter();
-        tokens.map(|it| count(&it.history.borrow())).sum()
-    };
-    let (sends, seen) = (total(History::sends), total(History::seen));
-    println!("{happened:?}");
-    println!("{rounds} rounds, {sends} sends, {seen} pushes seen, nothing amiss");
+    let (sends, seen, _) = crowd.totals();
+    let kills: usize = deck
+        .dealt()
+        .iter()
+        .map(|(it, count)| it.kills() * count)
+        .sum();
+    println!("{:?}", deck.dealt());
+    println!("{rounds} rounds, {kills} kills, {sends} sends, {seen} pushes seen, nothing amiss");
     crowd.clear(&machine.server).await;
+    let left = crowd.tokens.len();
+    machine.server.books_balance_at(left as u64).await;
     machine.server.stop_and_audit().await;
+}
+
+fn doors(server: &Server) -> &[Door] {
+    std::slice::from_ref(server)
 }
 
 /// What the process has taken, for whoever looks for a leak.
@@ -98,32 +98,21 @@ async fn a_round(
     random: &mut SmallRng,
     number: usize,
 ) {
-    let is_over = Cell::new(false);
-    let moves_clock = fault.moves_clock();
-    crowd.begin_round(moves_clock);
-    let mut seeds = || SmallRng::seed_from_u64(random.random());
-    let randoms: Vec<SmallRng> = (0..SENDERS + crowd.devices.len())
-        .map(|_| seeds())
-        .collect();
-    let (for_senders, for_readers) = randoms.split_at(SENDERS);
-    let senders = for_senders.iter().map(|random| {
-        let random = random.clone();
-        crowd.send(&machine.server, random, &is_over, moves_clock)
-    });
-    let readers = for_readers
-        .iter()
-        .enumerate()
-        .map(|(device, random)| crowd.read(&machine.server, device, random.clone(), &is_over));
+    let (phase, seen) = watch::channel(Phase::Work);
     let pause = Duration::from_millis(random.random_range(50..700));
     let (server, faults) = (&machine.server, &machine.faults);
     let happening = async {
         tokio::time::sleep(pause).await;
-        faults.happen(fault, server).await;
-        is_over.set(true);
+        faults.happen(fault, server, &phase).await;
+        phase.send_replace(Phase::Over);
     };
-    join(join(join_all(senders), join_all(readers)), happening).await;
+    let living = crowd.live(doors(server), random, &seen, fault.moves_clock());
+    join(living, happening).await;
     machine.recover(fault, random).await;
-    crowd
-        .judge(&machine.server, number % crowd.devices.len())
+    let server = &machine.server;
+    server
+        .metric_becomes("herald_fan_outs_unfinished", 0.0)
         .await;
+    crowd.judge(doors(server), number, true, random).await;
+    server.books_balance().await;
 }

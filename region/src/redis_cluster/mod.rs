@@ -5,7 +5,7 @@ mod forming;
 mod shape;
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ impl RedisCluster {
         for (number, &address) in addresses.iter().enumerate() {
             let link = Link::new(
                 SocketAddr::from((address, FRONT_PORT)),
-                SocketAddr::from((address, BACK_PORT)),
+                SocketAddrV4::new(address, BACK_PORT),
                 Arc::clone(&all),
                 cuts_receiver.clone(),
             );
@@ -199,7 +199,27 @@ impl RedisCluster {
     /// Makes a black hole of every client's connection to every node, or heals it. New connections
     /// are accepted and answer nothing.
     pub fn cut_clients(&self, is_cut: bool) {
-        self.cuts.send_modify(|cuts| cuts.clients = is_cut);
+        let addresses = self.nodes.iter().filter(|_| is_cut);
+        let addresses = addresses.map(|node| node.address).collect();
+        self.cuts.send_modify(|cuts| cuts.clients_of = addresses);
+    }
+
+    /// Makes a black hole of every client's connection to one node more. The nodes go on seeing each
+    /// other, so nobody takes its place. [`RedisCluster::cut_clients`] heals it.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn cut_clients_of(&self, node: usize) -> anyhow::Result<()> {
+        let address = self.node(node)?.address;
+        self.cuts.send_modify(|cuts| {
+            cuts.clients_of.insert(address);
+        });
+        Ok(())
+    }
+
+    /// From now on bytes of clients take so long, each way; zero heals it.
+    pub fn slow_clients(&self, delay: Duration) {
+        self.cuts.send_modify(|cuts| cuts.client_delay = delay);
     }
 
     /// Heals every link, ends every pause, and starts every node that does not run. They may not
@@ -210,6 +230,7 @@ impl RedisCluster {
     pub async fn mend(&self) -> anyhow::Result<()> {
         self.heal_links();
         self.cut_clients(false);
+        self.slow_clients(Duration::ZERO);
         for node in &self.nodes {
             if node.server.mend().await? {
                 node.until_up().await?;

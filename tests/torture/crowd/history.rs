@@ -3,17 +3,17 @@
 //! The promises that are judged here, by their numbers in ARCHITECTURE.md: 1 no loss, 2 no
 //! invention, 3 one syn one push, 4 no hole, 6 order, 7 acks, 8 TTL, 9 isolation. That nothing is
 //! visible before it is durable (5) shows as a page beyond its watermark, or as a number with two
-//! pushes after a crash. Books (11) are audited after every round.
+//! pushes after a crash. Books (11) are for whoever holds the round.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::Terms;
+use super::notes::Notes;
 use crate::harness::{syn_of, text_of};
-
-/// A machine this busy may show a push so much later than it was written on the socket.
-const SHOWN_LATE: Duration = Duration::from_secs(2);
 
 /// What the contract grants beyond a push's life.
 const GRACE: Duration = Duration::from_secs(1);
@@ -32,14 +32,26 @@ pub enum Answer {
     Unknown,
 }
 
+/// What a sender asks for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Wish {
+    /// How long it lives, if not until it is acknowledged or replaced.
+    pub ttl: Option<Duration>,
+    /// Its collapse key.
+    pub key: Option<u8>,
+    /// It was sent to many, so it comes after its answer.
+    pub is_copy: bool,
+}
+
 /// One send, over all its repeats.
 #[derive(Debug)]
 struct Sent {
     begun: Instant,
     answered: Option<Instant>,
     answer: Option<Answer>,
-    ttl: Option<Duration>,
-    key: Option<u8>,
+    /// Tries that have no answer yet: each may be the one that is stored.
+    under_way: usize,
+    wish: Wish,
     /// The clock was moved while it was on its way or waiting.
     is_clock_moved: bool,
     /// An ack of everything may have met it.
@@ -52,10 +64,11 @@ struct Sent {
 #[derive(Debug)]
 pub struct History {
     token: String,
+    terms: Terms,
     sent: HashMap<String, Sent>,
     /// Each number that was ever shown, with its text and name.
     shown: BTreeMap<u64, (String, String)>,
-    /// The number of each text that was ever shown.
+    /// The first number of each text that was ever shown.
     numbers: HashMap<String, u64>,
     /// Everything up to here was acknowledged.
     acked: u64,
@@ -63,16 +76,19 @@ pub struct History {
     absent_from: u64,
     absent_up_to: u64,
     present: Vec<u64>,
-    /// Numbers that a socket has stepped over unseen: nor may these.
-    stepped_over: BTreeSet<u64>,
+    /// What sockets have shown or stepped over: what was not shown may never be.
+    stepped_from: u64,
+    stepped_up_to: u64,
     /// The server's clock is wrong just now: what has expired by it may come back.
     is_clock_wrong: bool,
+    pub notes: Notes,
 }
 
 impl History {
-    pub fn of(token: &str) -> Self {
+    pub fn of(token: &str, terms: Terms) -> Self {
         Self {
             token: token.to_owned(),
+            terms,
             sent: HashMap::new(),
             shown: BTreeMap::new(),
             numbers: HashMap::new(),
@@ -80,8 +96,10 @@ impl History {
             absent_from: 0,
             absent_up_to: 0,
             present: Vec::new(),
-            stepped_over: BTreeSet::new(),
+            stepped_from: 0,
+            stepped_up_to: 0,
             is_clock_wrong: false,
+            notes: Notes::new(),
         }
     }
 
@@ -91,6 +109,11 @@ impl History {
 
     pub fn seen(&self) -> usize {
         self.shown.len()
+    }
+
+    /// Pushes that came under more than one number.
+    pub fn renumbered(&self) -> usize {
+        self.shown.len() - self.numbers.len()
     }
 
     /// The smallest number that a reader still wants.
@@ -104,7 +127,7 @@ impl History {
             sent.is_clock_moved = true;
         }
         self.absent_up_to = 0;
-        self.stepped_over.clear();
+        self.stepped_up_to = 0;
         self.is_clock_wrong = true;
     }
 
@@ -115,28 +138,33 @@ impl History {
 
     /// The device has acknowledged whatever is there: each push that was begun by now may be gone.
     pub fn gives_up(&mut self) {
+        self.notes.add("gives up what there is");
         for sent in self.sent.values_mut() {
             sent.is_given_up = true;
         }
     }
 
     /// Somebody is about to send this text.
-    pub fn sends_now(&mut self, text: &str, ttl: Option<Duration>, key: Option<u8>) {
-        self.sent.entry(text.to_owned()).or_insert(Sent {
+    pub fn sends_now(&mut self, text: &str, wish: Wish) {
+        self.notes.add(&format!("sends {text}, {wish:?}"));
+        let sent = self.sent.entry(text.to_owned()).or_insert(Sent {
             begun: Instant::now(),
             answered: None,
             answer: None,
-            ttl,
-            key,
+            under_way: 0,
+            wish,
             is_clock_moved: false,
             is_given_up: false,
             is_settled: false,
         });
+        sent.under_way += 1;
     }
 
     /// The answer. One with 200 stands, whatever a repeat is told.
     pub fn answered(&mut self, text: &str, answer: Answer) {
+        self.notes.add(&format!("{text}: {answer:?}"));
         let sent = self.sent.get_mut(text).expect("it was sent");
+        sent.under_way -= 1;
         match (&sent.answer, &answer) {
             (Some(Answer::Accepted(first)), Answer::Accepted(again)) => {
                 assert_eq!(first, again, "{text}: one key, one name");
@@ -157,12 +185,14 @@ impl History {
         let Some(sent) = self.sent.get(&text) else {
             panic!("{token}: nobody sent {text} there");
         };
-        assert_ne!(sent.answer, Some(Answer::Refused), "{text} was refused");
+        let is_refused = sent.answer == Some(Answer::Refused) && sent.under_way == 0;
+        assert!(!is_refused, "{token}: {text} was refused");
         if let Some(Answer::Accepted(accepted)) = &sent.answer {
             assert_eq!(*accepted, id, "{text} has one name");
         }
-        if let Some(ttl) = sent.ttl.filter(|_| !sent.is_clock_moved) {
-            let until = sent.answered.unwrap_or_else(Instant::now) + ttl + GRACE + SHOWN_LATE;
+        if let Some(ttl) = sent.wish.ttl.filter(|_| !sent.is_clock_moved) {
+            let answered = sent.answered.unwrap_or_else(Instant::now);
+            let until = answered + ttl + GRACE + self.terms.shown_late;
             assert!(Instant::now() <= until, "{text} came after its time");
         }
         // What was acknowledged unseen may come after all: a crash may forget an ack.
@@ -170,8 +200,16 @@ impl History {
             self.check_hole(syn, &text);
         }
         let number = *self.numbers.entry(text.clone()).or_insert(syn);
-        assert_eq!(number, syn, "{token}: {text} has two numbers");
+        match self.shown.get(&number) {
+            Some(first) if self.terms.settles_late => {
+                assert_eq!(first.1, id, "{token}: {text} has two names");
+            }
+            _ => assert_eq!(number, syn, "{token}: {text} has two numbers"),
+        }
         let known = self.shown.insert(syn, (text.clone(), id.clone()));
+        if known.is_none() {
+            self.notes.add(&format!("{syn} is {text}, {id}"));
+        }
         assert!(
             known.as_ref().is_none_or(|known| *known == (text, id)),
             "{token}: {syn} is two pushes, {known:?}"
@@ -185,25 +223,47 @@ impl History {
             !is_absent || self.present.contains(&syn),
             "{token}: {syn} ({text}) appears behind a reader"
         );
+        let is_behind = (self.stepped_from..=self.stepped_up_to).contains(&syn);
         assert!(
-            !self.stepped_over.contains(&syn),
+            !is_behind || self.shown.contains_key(&syn),
             "{token}: {syn} ({text}) appears behind a session"
         );
+    }
+
+    /// A reader that goes on from an earlier place is shown again what was not acknowledged.
+    fn check_skipped(&self, between: Range<u64>, reader: &str) {
+        for (syn, (text, _)) in self.shown.range(between) {
+            let sent = &self.sent[text];
+            let may_be_gone = sent.wish.ttl.is_some() || sent.wish.key.is_some();
+            assert!(
+                may_be_gone || sent.is_given_up,
+                "{}: {reader} has skipped {syn} ({text})",
+                self.token
+            );
+        }
     }
 
     /// A push was shown on a socket, the first one of its token after this number: what lies between
     /// and was never shown is gone.
     pub fn see_after(&mut self, before: u64, push: &Value) {
+        let syn = syn_of(push);
+        self.notes
+            .add(&format!("a socket shows {syn} after {before}"));
         self.see(push);
-        if !self.is_clock_wrong {
-            let between = before + 1..syn_of(push);
-            let unseen = between.filter(|syn| !self.shown.contains_key(syn));
-            self.stepped_over.extend(unseen);
+        self.check_skipped(before + 1..syn, "a session");
+        if self.is_clock_wrong {
+            return;
         }
+        // A session begins where an earlier one was, at the latest: there is no gap between them.
+        if self.stepped_up_to == 0 {
+            self.stepped_from = before + 1;
+        }
+        self.stepped_up_to = self.stepped_up_to.max(syn);
     }
 
     /// The device is done with everything up to here.
     pub fn acks(&mut self, syn: u64) {
+        self.notes.add(&format!("acknowledges {syn}"));
         self.acked = self.acked.max(syn);
     }
 
@@ -213,6 +273,10 @@ impl History {
         let pushes = entry["messages"].as_array().expect("messages");
         let syn_stored = entry["syn_stored"].as_u64().expect("a number");
         let syns: Vec<u64> = pushes.iter().map(syn_of).collect();
+        let (count, ends) = (syns.len(), (syns.first(), syns.last()));
+        self.notes.add(&format!(
+            "page {min_syn}..={syn_stored}: {count} pushes, {ends:?}"
+        ));
         assert!(
             syns.is_sorted_by(|one, next| one < next),
             "in order: {syns:?}"
@@ -235,7 +299,13 @@ impl History {
             self.see(push);
             self.check_life(text_of(push), asked);
         }
+        let mut from = min_syn;
+        for syn in &syns {
+            self.check_skipped(from..*syn, "a page");
+            from = syn + 1;
+        }
         if !self.is_clock_wrong && entry["partial_content"] == false {
+            self.check_skipped(from..syn_stored + 1, "a page");
             (self.absent_from, self.absent_up_to) = (min_syn, syn_stored);
             self.present = syns;
         }
@@ -243,7 +313,7 @@ impl History {
 
     fn check_life(&self, text: &str, asked: Instant) {
         let sent = &self.sent[text];
-        let Some((ttl, answered)) = sent.ttl.zip(sent.answered) else {
+        let Some((ttl, answered)) = sent.wish.ttl.zip(sent.answered) else {
             return;
         };
         assert!(
@@ -254,51 +324,56 @@ impl History {
 
     /// Nobody is sending: of each collapse key there is one push.
     pub fn judge_keys(&self, pushes: &[Value]) {
-        let keys = pushes
-            .iter()
-            .filter_map(|push| self.sent[text_of(push)].key);
-        let mut count: HashMap<u8, usize> = HashMap::new();
-        keys.for_each(|key| *count.entry(key).or_default() += 1);
+        let mut held: HashMap<u8, HashSet<&str>> = HashMap::new();
+        for text in pushes.iter().map(text_of) {
+            if let Some(key) = self.sent[text].wish.key {
+                held.entry(key).or_default().insert(text);
+            }
+        }
         let token = &self.token;
         assert!(
-            count.values().all(|count| *count == 1),
-            "{token}: {count:?} by key"
+            held.values().all(|texts| texts.len() == 1),
+            "{token}: {held:?} by key"
         );
     }
 
-    /// Whether it lives until it is acknowledged or replaced.
+    /// Whether it lives until it is acknowledged.
     pub fn is_lasting(&self, push: &Value) -> bool {
-        self.sent[text_of(push)].ttl.is_none()
+        let wish = self.sent[text_of(push)].wish;
+        // A send whose outcome nobody knows may yet replace it.
+        let is_safe = wish.key.is_none() || !self.terms.settles_late;
+        wish.ttl.is_none() && is_safe
     }
 
-    /// Everything that was answered 200 has been shown, or has an excuse.
-    pub fn judge(&mut self) {
-        let mut settled = Vec::new();
+    /// What was answered 200, was not shown, and has no excuse.
+    pub fn missing(&mut self, has_copies: bool) -> Vec<String> {
+        let (mut settled, mut missing) = (Vec::new(), Vec::new());
         for (text, sent) in self.sent.iter().filter(|(_, sent)| !sent.is_settled) {
             let Some(Answer::Accepted(id)) = &sent.answer else {
                 continue;
             };
             let shown = self.numbers.get(text).map(|syn| &self.shown[syn].1);
-            assert!(
-                shown == Some(id) || self.may_be_gone(sent),
-                "{}: {text} was answered 200 and is gone: {sent:?}",
-                self.token
-            );
-            settled.push(text.clone());
+            if shown == Some(id) || self.may_be_gone(sent) {
+                settled.push(text.clone());
+            } else if has_copies || !sent.wish.is_copy {
+                missing.push(format!("{text}: {sent:?}"));
+            }
         }
         for text in settled {
             self.sent.get_mut(&text).expect("it was sent").is_settled = true;
         }
+        missing
     }
 
     fn may_be_gone(&self, sent: &Sent) -> bool {
-        let has_expired = sent
+        let wish = sent.wish;
+        let has_expired = wish
             .ttl
             .is_some_and(|ttl| sent.is_clock_moved || Instant::now() >= sent.begun + ttl);
         // Any send with its key that may have come after it.
-        let is_replaced = sent.key.is_some()
+        let is_replaced = wish.key.is_some()
             && self.sent.values().any(|other| {
-                other.key == sent.key
+                other.wish.key == wish.key
                     && other.begun != sent.begun
                     && other.answer != Some(Answer::Refused)
                     && other.answered.is_none_or(|answered| answered >= sent.begun)
