@@ -76,6 +76,11 @@ impl<'a> Bout<'a> {
         })
     }
 
+    /// How much work there is.
+    pub fn work(&self) -> &'a Work {
+        self.work
+    }
+
     /// The server.
     pub fn running(&self) -> &Running {
         &self.running

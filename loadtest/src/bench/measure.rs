@@ -93,33 +93,15 @@ impl Measure {
         scratch: &Path,
     ) -> anyhow::Result<Option<Outcome>> {
         let begin = async |sockets| Bout::begin(contender, work, scratch, sockets).await;
-        let (bout, figures) = match self {
-            Self::Memory => {
-                let mut bout = begin(work.many).await?;
-                let figures = memory(&mut bout, work.few, work.many).await?;
-                (bout, figures)
-            }
-            Self::Connect => {
-                let mut bout = begin(work.sockets).await?;
-                let figures = connect(&mut bout, work).await?;
-                (bout, figures)
-            }
-            Self::Sends => {
-                let mut bout = begin(work.sockets).await?;
-                let figures = sends(&mut bout, work).await?;
-                (bout, figures)
-            }
-            Self::Latency => {
-                let mut bout = begin(work.sockets).await?;
-                let figures = latency(&mut bout, work).await?;
-                (bout, figures)
-            }
-            Self::Growth => return growth(contender, work, scratch).await.map(Some),
-            Self::Validate => return ratio(begin(1).await?, work, Kind::Send).await,
-            Self::Poll => return ratio(begin(1).await?, work, Kind::Poll).await,
-        };
-        let result = bout.end().await?;
-        Ok(Some(Outcome::new(figures, vec![result])))
+        Ok(Some(match self {
+            Self::Memory => memory(begin(work.many).await?).await?,
+            Self::Connect => connect(begin(work.sockets).await?).await?,
+            Self::Sends => sends(begin(work.sockets).await?).await?,
+            Self::Latency => latency(begin(work.sockets).await?).await?,
+            Self::Growth => growth(begin, [work.growth_from, work.many]).await?,
+            Self::Validate => return ratio(begin(1).await?, Kind::Send).await,
+            Self::Poll => return ratio(begin(1).await?, Kind::Poll).await,
+        }))
     }
 }
 
@@ -135,41 +117,43 @@ impl Outcome {
     }
 }
 
-async fn memory(bout: &mut Bout<'_>, few: u64, many: u64) -> anyhow::Result<Figures> {
+async fn memory(mut bout: Bout<'_>) -> anyhow::Result<Outcome> {
     let mut points = Vec::new();
-    for sockets in [few, many] {
+    for sockets in [bout.work().few, bout.work().many] {
         bout.open_up_to(sockets).await?;
         bout.settle().await?;
         points.push((sockets, bout.usage()?.rss_bytes));
     }
     let slope = slope(&points).context("--few must be less than --many")?;
-    Ok(vec![named("bytes_per_socket", slope)])
+    let figures = vec![named("bytes_per_socket", slope)];
+    Ok(Outcome::new(figures, vec![bout.end().await?]))
 }
 
-async fn connect(bout: &mut Bout<'_>, work: &Work) -> anyhow::Result<Figures> {
-    let connected = bout.open_up_to(work.sockets).await?;
+async fn connect(mut bout: Bout<'_>) -> anyhow::Result<Outcome> {
+    let connected = bout.open_up_to(bout.work().sockets).await?;
     let sockets = float(connected.sockets);
-    Ok(vec![
+    let figures = vec![
         named("cpu_us", micros(connected.cpu_ns) / sockets),
         named("per_s", sockets / connected.took.as_secs_f64()),
-    ])
+    ];
+    Ok(Outcome::new(figures, vec![bout.end().await?]))
 }
 
-async fn sends(bout: &mut Bout<'_>, work: &Work) -> anyhow::Result<Figures> {
-    bout.open_up_to(work.sockets).await?;
+async fn sends(mut bout: Bout<'_>) -> anyhow::Result<Outcome> {
+    bout.open_up_to(bout.work().sockets).await?;
     let sent = bout.send_as_fast_as_it_goes().await?;
-    let per_second = float(sent.accepted) / sent.took.as_secs_f64();
-    Ok(vec![
-        named("per_s", per_second),
+    let figures = vec![
+        named("per_s", float(sent.accepted) / sent.took.as_secs_f64()),
         // A microsecond each is a millisecond for a thousand.
         named("cpu_ms_per_1000", cpu_us(&sent)),
-    ])
+    ];
+    Ok(Outcome::new(figures, vec![bout.end().await?]))
 }
 
-async fn latency(bout: &mut Bout<'_>, work: &Work) -> anyhow::Result<Figures> {
-    bout.open_up_to(work.sockets).await?;
+async fn latency(mut bout: Bout<'_>) -> anyhow::Result<Outcome> {
+    bout.open_up_to(bout.work().sockets).await?;
     let mut figures = Vec::new();
-    for &rate in &work.rate {
+    for &rate in &bout.work().rate {
         let latencies = bout.send_steadily(rate).await?;
         let ms = latencies.percentiles().context("nothing arrived")?;
         let at = |what: &str, value| named(&format!("{rate}_per_s.{what}"), value);
@@ -180,13 +164,17 @@ async fn latency(bout: &mut Bout<'_>, work: &Work) -> anyhow::Result<Figures> {
             at("p99_to_p50", ms.p99 / ms.p50),
         ]);
     }
-    Ok(figures)
+    Ok(Outcome::new(figures, vec![bout.end().await?]))
 }
 
-async fn growth(contender: &Contender, work: &Work, scratch: &Path) -> anyhow::Result<Outcome> {
+/// One server after the other, for each number of sockets.
+async fn growth<'a>(
+    begin: impl AsyncFn(u64) -> anyhow::Result<Bout<'a>>,
+    counts: [u64; 2],
+) -> anyhow::Result<Outcome> {
     let (mut costs, mut results) = (Vec::new(), Vec::new());
-    for sockets in [work.growth_from, work.many] {
-        let mut bout = Bout::begin(contender, work, scratch, sockets).await?;
+    for sockets in counts {
+        let mut bout = begin(sockets).await?;
         bout.open_up_to(sockets).await?;
         costs.push(cpu_us(&bout.send_as_fast_as_it_goes().await?));
         results.push(bout.end().await?);
@@ -198,11 +186,12 @@ async fn growth(contender: &Contender, work: &Work, scratch: &Path) -> anyhow::R
     Ok(Outcome::new(figures, results))
 }
 
-async fn ratio(bout: Bout<'_>, work: &Work, kind: Kind) -> anyhow::Result<Option<Outcome>> {
+async fn ratio(bout: Bout<'_>, kind: Kind) -> anyhow::Result<Option<Outcome>> {
     let Some(operator) = bout.running().operator() else {
         bout.end().await?;
         return Ok(None);
     };
+    let work = bout.work();
     let options = Comparison {
         senders: work.senders,
         duration: work.duration,

@@ -18,6 +18,7 @@ use crate::options::parse_duration;
 use crate::progress::Stage;
 use crate::register::{Identity, register_some};
 use crate::report::RunResult;
+use crate::sender::data;
 use crate::target::{Operator, Target, TargetOptions};
 use crate::verdict::{CPU_SHARE_MAX, busiest};
 
@@ -233,9 +234,7 @@ struct Looper<'a> {
 
 impl<'a> Looper<'a> {
     fn new(setting: Setting<'a>, operator: &Operator, first: usize) -> Self {
-        let Setting {
-            options, target, ..
-        } = setting;
+        let target = setting.target;
         let (admin, host) = operator.address();
         let mut livez = Vec::new();
         write_request(
@@ -245,7 +244,7 @@ impl<'a> Looper<'a> {
         );
         Self {
             setting,
-            letter: Letter::new(target, options.payload.into()),
+            letter: Letter::new(target),
             public: Caller::new(target.server, None),
             admin,
             livez,
@@ -294,9 +293,9 @@ impl<'a> Looper<'a> {
         };
         if kind == Kind::Send {
             let validate_only = side == Side::Baseline;
-            let at_ns = monotonic_ns();
+            let data = data(0, monotonic_ns(), options.payload.into());
             self.letter
-                .write(&mut self.request, &device.token, 0, at_ns, validate_only);
+                .write(&mut self.request, &device.token, &data, validate_only);
             return;
         }
         let head = format!(

@@ -7,11 +7,10 @@ use anyhow::bail;
 use herald_protocol::{CONNECT_PATH, DeviceFrame, Hello, ServerFrame, TokenCursor, Welcome};
 use serde::Deserialize;
 
-use super::{Answered, Connection, Greeted, Heard, Running, Service, hear_frame};
+use super::{Answered, Connection, Greeted, Hearing, Pushed, Running, Service, hear_frame};
 use crate::http::{CallError, Caller, write_request};
 use crate::ledger::Outcome;
 use crate::register::Identity;
-use crate::sender::data;
 use crate::target::{Target, from_dev_file};
 use crate::websocket::{Incoming, Opcode, read_frame, write_frame};
 
@@ -126,11 +125,7 @@ impl DataView<'_> {
 }
 
 /// See [`Service::hear`].
-pub fn hear<'a>(
-    bytes: &'a [u8],
-    reply: &mut Vec<u8>,
-    mut pushed: impl FnMut(Option<u64>, DataView<'a>),
-) -> Result<Option<Heard<'a>>, String> {
+pub fn hear<'a>(bytes: &'a [u8], reply: &mut Vec<u8>, pushed: Pushed<'_, 'a>) -> Hearing<'a> {
     hear_frame(bytes, reply, |message, _| {
         let Incoming::Text(text) = message else {
             return Err("a frame is not text".to_owned());
@@ -165,39 +160,27 @@ pub fn write_ack(out: &mut String, token: &str, syn: u64) {
 /// Writes send requests.
 pub struct Letter {
     head: String,
-    payload_bytes: usize,
 }
 
 impl Letter {
-    /// Letters to the target's project, with `payload_bytes` of data each.
-    pub fn new(target: &Target, payload_bytes: usize) -> Self {
+    /// Letters to the target's project.
+    pub fn new(target: &Target) -> Self {
         let head = format!(
             "POST /v1/projects/{}/messages:send HTTP/1.1\r\nhost: {}\r\n\
              authorization: Bearer {}\r\ncontent-type: application/json\r\n",
             target.project_id, target.host, target.service_token
         );
-        Self {
-            head,
-            payload_bytes,
-        }
+        Self { head }
     }
 
-    /// Replaces `out` with the request for send `number`, meant for `at_ns`.
-    pub fn write(
-        &self,
-        out: &mut Vec<u8>,
-        token: &str,
-        number: u64,
-        at_ns: u64,
-        validate_only: bool,
-    ) {
+    /// Replaces `out` with the request to send `data`.
+    pub fn write(&self, out: &mut Vec<u8>, token: &str, data: &str, validate_only: bool) {
         out.clear();
         let validate_only = if validate_only {
             r#""validate_only":true,"#
         } else {
             ""
         };
-        let data = data(number, at_ns, self.payload_bytes);
         let body = format!(r#"{{{validate_only}"message":{{"token":"{token}","data":{data}}}}}"#);
         write_request(out, &self.head, body.as_bytes());
     }
@@ -212,23 +195,17 @@ pub struct Publisher {
 
 impl Publisher {
     /// See [`Service::publisher`].
-    pub fn new(target: &Target, payload_bytes: usize) -> Self {
+    pub fn new(target: &Target) -> Self {
         Self {
             caller: Caller::new(target.server, None),
-            letter: Letter::new(target, payload_bytes),
+            letter: Letter::new(target),
             request: Vec::new(),
         }
     }
 
     /// See [`super::Publisher::publish`].
-    pub async fn publish(
-        &mut self,
-        to: &str,
-        number: u64,
-        at_ns: u64,
-    ) -> Result<Answered, CallError> {
-        self.letter
-            .write(&mut self.request, to, number, at_ns, false);
+    pub async fn publish(&mut self, to: &str, data: &str) -> Result<Answered, CallError> {
+        self.letter.write(&mut self.request, to, data, false);
         let answer = self.caller.call(&self.request).await?;
         Ok(match outcome_of(answer.status) {
             Outcome::Accepted => Answered::yes(),
@@ -249,13 +226,15 @@ fn outcome_of(status: u16) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sender::data;
 
     #[test]
     fn a_letter_has_the_payload_that_was_asked_for() {
         for (payload, number, at_ns) in [(200, 0, 0), (4_096, 123, u64::MAX), (0, 10, 99)] {
             let mut request = Vec::new();
-            let letter = Letter::new(&Target::of_nobody(), payload);
-            letter.write(&mut request, "tok", number, at_ns, payload == 0);
+            let letter = Letter::new(&Target::of_nobody());
+            let data = data(number, at_ns, payload);
+            letter.write(&mut request, "tok", &data, payload == 0);
             let text = String::from_utf8(request).expect("is text");
             let (head, body) = text.split_once("\r\n\r\n").expect("has a body");
             assert!(head.contains(&format!("content-length: {}", body.len())));

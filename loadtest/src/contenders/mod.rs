@@ -22,6 +22,7 @@ pub use self::herald::{DataView, Letter, MessageView};
 use crate::http::CallError;
 use crate::ledger::Outcome;
 use crate::register::{Identity, register_some};
+use crate::sender::data;
 use crate::target::Target;
 use crate::websocket::{Incoming, Opcode, read_frame, write_frame};
 pub use connection::Connection;
@@ -83,6 +84,12 @@ pub struct Heard<'a> {
     pub goodbye: Option<(u16, &'a str)>,
 }
 
+/// `None` when more must come; the error says what is wrong with what came.
+pub type Hearing<'a> = Result<Option<Heard<'a>>, String>;
+
+/// Where pushes go that were heard, with their numbers where they have some.
+pub type Pushed<'p, 'a> = &'p mut dyn FnMut(Option<u64>, DataView<'a>);
+
 /// What became of a publish that was answered.
 pub struct Answered {
     /// What the answer says of the push.
@@ -92,14 +99,16 @@ pub struct Answered {
 }
 
 /// One publisher: a connection of its own, on which one push at a time is on its way.
-pub enum Publisher {
-    /// Over HTTP.
+pub struct Publisher {
+    payload_bytes: usize,
+    spoken: Spoken,
+}
+
+/// What it speaks.
+enum Spoken {
     Herald(self::herald::Publisher),
-    /// With QoS 1.
     Mosquitto(mosquitto::Publisher),
-    /// Over HTTP.
     Nchan(nchan::Publisher),
-    /// Into a stream.
     Nats(nats::Publisher),
 }
 
@@ -233,8 +242,8 @@ impl Service {
         &self,
         bytes: &'a [u8],
         reply: &mut Vec<u8>,
-        pushed: impl FnMut(Option<u64>, DataView<'a>),
-    ) -> Result<Option<Heard<'a>>, String> {
+        pushed: Pushed<'_, 'a>,
+    ) -> Hearing<'a> {
         match self {
             Self::Herald(_) => self::herald::hear(bytes, reply, pushed),
             Self::Mosquitto(_) => mosquitto::hear(bytes, reply, pushed),
@@ -254,17 +263,15 @@ impl Service {
 
     /// One publisher of pushes with `payload_bytes` of data each.
     pub fn publisher(&self, payload_bytes: usize) -> Publisher {
-        match self {
-            Self::Herald(target) => {
-                Publisher::Herald(self::herald::Publisher::new(target, payload_bytes))
-            }
-            Self::Mosquitto(server) => {
-                Publisher::Mosquitto(mosquitto::Publisher::new(*server, payload_bytes))
-            }
-            Self::Nchan(server) => Publisher::Nchan(nchan::Publisher::new(*server, payload_bytes)),
-            Self::Nats(listeners) => {
-                Publisher::Nats(nats::Publisher::new(listeners.own, payload_bytes))
-            }
+        let spoken = match self {
+            Self::Herald(target) => Spoken::Herald(self::herald::Publisher::new(target)),
+            Self::Mosquitto(server) => Spoken::Mosquitto(mosquitto::Publisher::new(*server)),
+            Self::Nchan(server) => Spoken::Nchan(nchan::Publisher::new(*server)),
+            Self::Nats(listeners) => Spoken::Nats(nats::Publisher::new(listeners.own)),
+        };
+        Publisher {
+            payload_bytes,
+            spoken,
         }
     }
 }
@@ -281,11 +288,12 @@ impl Publisher {
         number: u64,
         at_ns: u64,
     ) -> Result<Answered, CallError> {
-        match self {
-            Self::Herald(publisher) => publisher.publish(to, number, at_ns).await,
-            Self::Mosquitto(publisher) => publisher.publish(to, number, at_ns).await,
-            Self::Nchan(publisher) => publisher.publish(to, number, at_ns).await,
-            Self::Nats(publisher) => publisher.publish(to, number, at_ns).await,
+        let data = data(number, at_ns, self.payload_bytes);
+        match &mut self.spoken {
+            Spoken::Herald(publisher) => publisher.publish(to, &data).await,
+            Spoken::Mosquitto(publisher) => publisher.publish(to, &data).await,
+            Spoken::Nchan(publisher) => publisher.publish(to, &data).await,
+            Spoken::Nats(publisher) => publisher.publish(to, &data).await,
         }
     }
 }
@@ -313,7 +321,7 @@ fn hear_frame<'a>(
     bytes: &'a [u8],
     reply: &mut Vec<u8>,
     message: impl FnOnce(Incoming<'a>, &mut Vec<u8>) -> Result<(), String>,
-) -> Result<Option<Heard<'a>>, String> {
+) -> Hearing<'a> {
     let Some((frame, taken)) = read_frame(bytes).map_err(|broken| broken.0)? else {
         return Ok(None);
     };

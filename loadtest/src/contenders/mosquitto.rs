@@ -7,9 +7,8 @@ use std::path::Path;
 use anyhow::{bail, ensure};
 
 use super::connection::Line;
-use super::{Answered, Connection, DataView, Heard, Running, Service, read_data};
+use super::{Answered, Connection, Heard, Hearing, Pushed, Running, Service, read_data};
 use crate::http::CallError;
-use crate::sender::data;
 
 /// The broker's program.
 pub const PROGRAM: &str = "mosquitto";
@@ -96,11 +95,7 @@ fn topic(name: &str) -> String {
 }
 
 /// See [`Service::hear`].
-pub fn hear<'a>(
-    bytes: &'a [u8],
-    reply: &mut Vec<u8>,
-    mut pushed: impl FnMut(Option<u64>, DataView<'a>),
-) -> Result<Option<Heard<'a>>, String> {
+pub fn hear<'a>(bytes: &'a [u8], reply: &mut Vec<u8>, pushed: Pushed<'_, 'a>) -> Hearing<'a> {
     let Some(packet) = read_packet(bytes).map_err(|error| error.to_string())? else {
         return Ok(None);
     };
@@ -118,31 +113,23 @@ pub fn hear<'a>(
 /// One publisher.
 pub struct Publisher {
     server: SocketAddr,
-    payload_bytes: usize,
     line: Line,
     packet: Vec<u8>,
 }
 
 impl Publisher {
     /// See [`Service::publisher`].
-    pub fn new(server: SocketAddr, payload_bytes: usize) -> Self {
+    pub fn new(server: SocketAddr) -> Self {
         Self {
             server,
-            payload_bytes,
             line: Line::default(),
             packet: Vec::new(),
         }
     }
 
     /// See [`super::Publisher::publish`].
-    pub async fn publish(
-        &mut self,
-        to: &str,
-        number: u64,
-        at_ns: u64,
-    ) -> Result<Answered, CallError> {
+    pub async fn publish(&mut self, to: &str, data: &str) -> Result<Answered, CallError> {
         self.packet.clear();
-        let data = data(number, at_ns, self.payload_bytes);
         let id = 1_u16.to_be_bytes();
         write_packet(
             &mut self.packet,
@@ -241,6 +228,7 @@ fn answer(bytes: &[u8], kind: u8) -> anyhow::Result<Option<((), usize)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sender::data;
 
     #[test]
     fn packets_of_any_length_are_read_whole_or_not_at_all() {
@@ -251,7 +239,7 @@ mod tests {
             assert_eq!((packet.kind, packet.body), (PUBACK, &body[..]));
             assert_eq!(packet.taken, bytes.len());
             for cut in [0, 1, bytes.len() - 1] {
-                assert!(read_packet(&bytes[..cut]).expect("good").is_none() || cut == bytes.len());
+                assert!(read_packet(&bytes[..cut]).expect("good").is_none());
             }
         }
         assert!(read_packet(&[0x30, 128, 128, 128, 128, 1]).is_err());
@@ -267,7 +255,9 @@ mod tests {
             &[&text("push/a"), &[1, 2], data.as_bytes()],
         );
         let (mut reply, mut heard) = (Vec::new(), Vec::new());
-        let taken = hear(&bytes, &mut reply, |_, data| heard.push(data.numbers()));
+        let taken = hear(&bytes, &mut reply, &mut |_, data| {
+            heard.push(data.numbers())
+        });
         let taken = taken.expect("good").expect("whole").taken;
         assert_eq!((taken, &heard[..]), (bytes.len(), &[Some((7, 9))][..]));
         assert_eq!(reply, [PUBACK_BYTE, 2, 1, 2]);

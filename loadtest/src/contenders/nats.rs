@@ -9,10 +9,9 @@ use anyhow::{Context as _, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::connection::Line;
-use super::{Answered, Connection, DataView, Heard, Running, Service, hear_frame, read_data};
+use super::{Answered, Connection, Hearing, Pushed, Running, Service, hear_frame, read_data};
 use crate::http::CallError;
 use crate::ledger::Outcome;
-use crate::sender::data;
 use crate::websocket::{Incoming, Opcode, read_frame, write_frame};
 
 /// The server's program.
@@ -127,11 +126,7 @@ pub async fn subscribe(connection: &mut Connection, name: &str) -> anyhow::Resul
 }
 
 /// See [`Service::hear`].
-pub fn hear<'a>(
-    bytes: &'a [u8],
-    reply: &mut Vec<u8>,
-    mut pushed: impl FnMut(Option<u64>, DataView<'a>),
-) -> Result<Option<Heard<'a>>, String> {
+pub fn hear<'a>(bytes: &'a [u8], reply: &mut Vec<u8>, pushed: Pushed<'_, 'a>) -> Hearing<'a> {
     hear_frame(bytes, reply, |message, reply| {
         let Incoming::Binary(mut content) = message else {
             return Err("a frame is text".to_owned());
@@ -153,31 +148,23 @@ pub fn hear<'a>(
 /// One publisher.
 pub struct Publisher {
     server: SocketAddr,
-    payload_bytes: usize,
     inbox: String,
     line: Line,
 }
 
 impl Publisher {
     /// See [`Service::publisher`].
-    pub fn new(server: SocketAddr, payload_bytes: usize) -> Self {
+    pub fn new(server: SocketAddr) -> Self {
         Self {
             server,
-            payload_bytes,
             inbox: new_inbox(),
             line: Line::default(),
         }
     }
 
     /// See [`super::Publisher::publish`].
-    pub async fn publish(
-        &mut self,
-        to: &str,
-        number: u64,
-        at_ns: u64,
-    ) -> Result<Answered, CallError> {
-        let data = data(number, at_ns, self.payload_bytes);
-        let question = request(&format!("push.{to}"), &self.inbox, &data);
+    pub async fn publish(&mut self, to: &str, data: &str) -> Result<Answered, CallError> {
+        let question = request(&format!("push.{to}"), &self.inbox, data);
         let (server, inbox) = (self.server, &self.inbox);
         let open = async || connect(server, inbox).await;
         let answer = self
@@ -258,6 +245,7 @@ fn find<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sender::data;
 
     fn frame(content: &[u8]) -> Vec<u8> {
         let mut frame = vec![0x82, u8::try_from(content.len()).expect("is short")];
@@ -272,12 +260,14 @@ mod tests {
         let content = format!("PING\r\n{message}{message}");
         let (mut reply, mut heard) = (Vec::new(), Vec::new());
         let bytes = frame(content.as_bytes());
-        let taken = hear(&bytes, &mut reply, |_, data| heard.push(data.numbers()));
+        let taken = hear(&bytes, &mut reply, &mut |_, data| {
+            heard.push(data.numbers())
+        });
         assert_eq!(taken.expect("good").expect("whole").taken, bytes.len());
         assert_eq!(heard, [Some((7, 9)), Some((7, 9))]);
         assert!(!reply.is_empty());
         let cut = frame(&message.as_bytes()[..message.len() - 1]);
-        assert!(hear(&cut, &mut reply, |_, _| {}).is_err());
+        assert!(hear(&cut, &mut reply, &mut |_, _| {}).is_err());
     }
 
     #[test]

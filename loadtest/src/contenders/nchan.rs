@@ -4,10 +4,9 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::{Answered, Connection, DataView, Heard, Running, Service, hear_frame, read_data};
+use super::{Answered, Connection, Hearing, Pushed, Running, Service, hear_frame, read_data};
 use crate::http::{CallError, Caller, write_request};
 use crate::ledger::Outcome;
-use crate::sender::data;
 use crate::websocket::Incoming;
 
 /// The server's program.
@@ -66,11 +65,7 @@ pub async fn subscribe(connection: &mut Connection, name: &str) -> anyhow::Resul
 }
 
 /// See [`Service::hear`].
-pub fn hear<'a>(
-    bytes: &'a [u8],
-    reply: &mut Vec<u8>,
-    mut pushed: impl FnMut(Option<u64>, DataView<'a>),
-) -> Result<Option<Heard<'a>>, String> {
+pub fn hear<'a>(bytes: &'a [u8], reply: &mut Vec<u8>, pushed: Pushed<'_, 'a>) -> Hearing<'a> {
     hear_frame(bytes, reply, |message, _| {
         let Incoming::Text(text) = message else {
             return Err("a frame is not text".to_owned());
@@ -83,32 +78,24 @@ pub fn hear<'a>(
 /// One publisher.
 pub struct Publisher {
     caller: Caller,
-    payload_bytes: usize,
     request: Vec<u8>,
 }
 
 impl Publisher {
     /// See [`Service::publisher`].
-    pub fn new(server: SocketAddr, payload_bytes: usize) -> Self {
+    pub fn new(server: SocketAddr) -> Self {
         Self {
             caller: Caller::new(server, None),
-            payload_bytes,
             request: Vec::new(),
         }
     }
 
     /// See [`super::Publisher::publish`].
-    pub async fn publish(
-        &mut self,
-        to: &str,
-        number: u64,
-        at_ns: u64,
-    ) -> Result<Answered, CallError> {
+    pub async fn publish(&mut self, to: &str, data: &str) -> Result<Answered, CallError> {
         self.request.clear();
         let head = format!(
             "POST /pub/{to} HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\n"
         );
-        let data = data(number, at_ns, self.payload_bytes);
         write_request(&mut self.request, &head, data.as_bytes());
         let answer = self.caller.call(&self.request).await?;
         Ok(match answer.status {

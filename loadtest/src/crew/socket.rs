@@ -171,12 +171,12 @@ impl Socket {
         let now_ns = monotonic_ns();
         loop {
             let mut counted = Ok(());
-            let pushed = |syn, data| {
+            let mut pushed = |syn, data| {
                 device.unacked += 1;
                 let this = tally.on_push(&mut device.place, syn, &data, now_ns);
                 counted = std::mem::replace(&mut counted, Ok(())).and(this);
             };
-            let heard = crew.service.hear(rest, write, pushed);
+            let heard = crew.service.hear(rest, write, &mut pushed);
             let Some(heard) = heard.map_err(Over::fault)? else {
                 break;
             };
