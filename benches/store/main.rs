@@ -1,6 +1,11 @@
-//! Durable appends a second of the embedded store, and how small it is once it is empty.
+//! The embedded store alone.
 //!
-//! `cargo bench --bench store -- [PUSHES] [IN_FLIGHT]`
+//! - `cargo bench --bench store -- [PUSHES] [IN_FLIGHT]`: durable appends a second, and how small
+//!   the store is once it is empty.
+//! - `cargo bench --bench store -- growth [TOKENS]`: what everything costs as the tokens in it grow
+//!   from ten thousand to 1,000,000, or to so many.
+
+mod growth;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +21,10 @@ use herald::store::embedded::{EmbeddedOptions, EmbeddedStore};
 use herald::store::{Settled, SettledSink, Store, StoreLimits};
 use herald::token::{DeviceId, ProjectHash, TokenAddress};
 
+/// Memory as in the server.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const TOKENS: usize = 20_000;
 const MESSAGE_BYTES: usize = 300;
 const LIMITS: StoreLimits = StoreLimits {
@@ -26,6 +35,9 @@ const LIMITS: StoreLimits = StoreLimits {
 
 fn main() -> anyhow::Result<()> {
     let mut numbers = std::env::args().filter_map(|argument| argument.parse().ok());
+    if std::env::args().any(|argument| argument == "growth") {
+        return growth::run(numbers.next().unwrap_or(1_000_000));
+    }
     let pushes = numbers.next().unwrap_or(1_000_000);
     let in_flight = numbers.next().unwrap_or(64);
     let directory = tempfile::tempdir()?;
@@ -34,7 +46,13 @@ fn main() -> anyhow::Result<()> {
 
     let commits = Arc::new(AtomicUsize::new(0));
     let store = open(directory.path(), &commits)?;
-    append_all(&store, &tokens, pushes, in_flight, now, &commits);
+    let started_at = Instant::now();
+    append_all(&store, &tokens, pushes, in_flight, now);
+    println!(
+        "{pushes} appends, {in_flight} in flight: {:.0} a second, {:.1} a batch",
+        pushes as f64 / started_at.elapsed().as_secs_f64(),
+        pushes as f64 / commits.load(Ordering::Relaxed) as f64
+    );
     report_size("full", &store)?;
     drop(store);
 
@@ -78,7 +96,6 @@ fn append_all(
     pushes: usize,
     in_flight: usize,
     now: Millis,
-    commits: &AtomicUsize,
 ) {
     let (sender, settled) = sync_channel(in_flight);
     let sink: SettledSink = Arc::new(move |group: Vec<Settled>| {
@@ -86,7 +103,6 @@ fn append_all(
         let _ = sender.send(group.len());
     });
     let message = Bytes::from(vec![b'x'; MESSAGE_BYTES]);
-    let started_at = Instant::now();
     let mut open = 0;
     for index in 0..pushes {
         while open >= in_flight {
@@ -108,13 +124,6 @@ fn append_all(
     while open > 0 {
         open -= settled.recv().unwrap_or(open);
     }
-    let seconds = started_at.elapsed().as_secs_f64();
-    let commits = commits.load(Ordering::Relaxed);
-    println!(
-        "{pushes} appends, {in_flight} in flight: {:.0} a second, {:.1} a batch",
-        pushes as f64 / seconds,
-        pushes as f64 / commits as f64
-    );
 }
 
 fn acknowledge_all(
