@@ -157,6 +157,8 @@ settings! {
         headers_timeout_ms: u64 = 5_000, in 10..=600_000;
         /// A request's body must be complete this soon after its headers.
         body_timeout_ms: u64 = 10_000, in 10..=600_000;
+        /// A client that takes no byte of its answers for this long is cut off.
+        answer_timeout_ms: u64 = 30_000, in 10..=600_000;
         /// A connection may be quiet this long between requests: longer than the 60 s of common
         /// load balancers, so that they close first.
         keep_alive_ms: u64 = 75_000, in 1_000..=3_600_000;

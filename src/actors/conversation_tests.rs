@@ -348,10 +348,8 @@ fn assert_modest(stage: &Stage, actions: &[Action]) {
                     assert_eq!(*device, stage.device);
                 }
             }
-            Action::Ack(address, syn) => {
-                assert_eq!(address.device, stage.device);
-                assert!(*syn <= herald_protocol::SYN_MAX);
-            }
+            // Of any number: one beyond all acknowledges what is settled.
+            Action::Ack(address, _) => assert_eq!(address.device, stage.device),
             Action::Send(text) => drop(serde_json::from_str::<Value>(text).expect("JSON")),
             Action::Close(reason) => {
                 let code = reason.code().expect("a code");

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -48,6 +49,30 @@ pub enum Connection {
     Plain(TcpStream),
     /// TLS that ends in this process. Its keys and buffers live in user space, so it never parks.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection {
+    /// A device is heard of in its own time: from now on only its session judges its silence.
+    pub fn wait_for_device(&self) {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        // At worst a device without a network has to connect again.
+        let _ = give_up_after(stream, None);
+    }
+}
+
+/// Has the kernel end a connection whose peer leaves what was sent to it untaken or unconfirmed for
+/// so long; by default it waits for a quarter of an hour, and for ever for one that confirms but
+/// does not read.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn give_up_after(stream: &TcpStream, patience: Option<Duration>) -> io::Result<()> {
+    let millis = patience.map_or(0, |patience| patience.as_millis());
+    let millis = u32::try_from(millis).unwrap_or(u32::MAX);
+    Ok(rustix::net::sockopt::set_tcp_user_timeout(stream, millis)?)
 }
 
 impl DeviceStream for Connection {

@@ -82,9 +82,16 @@ async fn write_dev_file(
     Ok((file, path))
 }
 
+/// What these log as errors and warnings are faults of their clients: any stranger could fill the log.
+/// Who names them in the filter hears them.
+const SILENCED: &str = "actix_http=off,h2=off";
+
 fn start_log(config: &Config) {
     let log = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(config.log.filter.directives()))
+        .with_env_filter(EnvFilter::new(format!(
+            "{SILENCED},{}",
+            config.log.filter.directives()
+        )))
         .with_writer(std::io::stderr);
     match config.log.format {
         LogFormat::Text => log.init(),

@@ -52,7 +52,10 @@ pub async fn upgrade(
     };
     let parts = framed.into_parts();
     match crowded {
-        None => entrance.enter(parts.io, &parts.read_buf, device),
+        None => {
+            parts.io.wait_for_device();
+            entrance.enter(parts.io, &parts.read_buf, device);
+        }
         Some(wait) => {
             node.metrics().handshakes.count(Handshake::Shed);
             node.metrics().sheds.count(Shed::HandshakeLimit);

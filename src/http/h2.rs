@@ -36,8 +36,8 @@ const HEADERS_BYTES_MAX: u32 = 32 * 1024;
 /// What a connection needs to know.
 #[derive(Clone)]
 pub struct H2Settings {
-    /// The client's preface and settings must come this soon.
-    pub handshake_timeout: Duration,
+    /// The client's preface and settings must come this soon, and after a GOAWAY its last request.
+    pub patience: Duration,
     /// How long a connection may have no request.
     pub keep_alive: Duration,
     /// Turns true when the node drains.
@@ -59,7 +59,7 @@ pub async fn serve<S, B>(
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADERS_BYTES_MAX);
     let handshake = builder.handshake(MendedScheme::new(io));
-    let handshake = tokio::time::timeout(settings.handshake_timeout, handshake);
+    let handshake = tokio::time::timeout(settings.patience, handshake);
     let Ok(Ok(mut connection)) = handshake.await else {
         return;
     };
@@ -78,7 +78,8 @@ pub async fn serve<S, B>(
 type Incoming = (http::Request<RecvStream>, SendResponse<Bytes>);
 
 /// The next request; `None` when the connection is over. A quiet connection and a draining node
-/// let the client know with GOAWAY and serve what still comes.
+/// let the client know with GOAWAY and serve what still comes; a quiet one not for long, because a
+/// client need not heed it.
 async fn next(
     connection: &mut H2Connection<MendedScheme<Connection>, Bytes>,
     running: &Cell<usize>,
@@ -97,6 +98,8 @@ async fn next(
             () = tokio::time::sleep(settings.keep_alive) => {
                 if running.get() == 0 {
                     connection.graceful_shutdown();
+                    let last = tokio::time::timeout(settings.patience, connection.accept()).await;
+                    return last.ok().flatten().and_then(Result::ok);
                 }
             }
         }

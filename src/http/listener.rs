@@ -13,21 +13,31 @@ use actix_http::{HttpService, KeepAlive, Protocol, Request};
 use actix_server::ServerBuilder;
 use actix_service::{Service, ServiceFactory, boxed, fn_factory, fn_service, map_config};
 use actix_web::App;
+use actix_web::body::BoxBody;
 use actix_web::dev::{AppConfig, ServiceRequest, ServiceResponse};
+use actix_web::middleware::{Next, from_fn};
 use actix_web::web::Data;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
-use crate::actors::stream::Connection;
+use crate::actors::stream::{self, Connection};
 use crate::actors::worker;
 use crate::http::h2::{self, H2Settings};
-use crate::http::{Public, connect, routes};
+use crate::http::{Public, connect, routes, unread};
 use crate::metrics::Shed;
 
 /// How a client shows that it speaks HTTP/2 without having asked: the start of RFC 9113's preface.
 const H2_PREFACE: &[u8; 12] = b"PRI * HTTP/2";
+
+/// A client that is still sending when it has its answer is listened to for so long before the
+/// connection is closed: bytes that nobody reads would reset it, and the answer might be lost.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// What a request takes of its connection's turn, of which tokio grants 128: so many are answered
+/// before others get theirs.
+const REQUEST_COST: usize = 128 / 16;
 
 /// A preface that comes in pieces is looked at again after this long.
 const PREFACE_RETRY: Duration = Duration::from_millis(5);
@@ -94,6 +104,7 @@ impl PublicListener {
                 http.keep_alive_ms,
             )))
             .client_request_timeout(Duration::from_millis(http.headers_timeout_ms))
+            .client_disconnect_timeout(GOODBYE)
             .upgrade(upgrade)
             .finish(map_config(app(self.public.clone()), |()| {
                 AppConfig::default()
@@ -131,7 +142,19 @@ fn app(
         InitError = (),
     >,
 > {
-    App::new().configure(routes(public))
+    App::new().configure(routes(public)).wrap(from_fn(in_turns))
+}
+
+/// Answers a request when it is its connection's turn: a client may have sent thousands at once, and
+/// without a word from here they would all be answered before anybody else's.
+async fn in_turns(
+    request: ServiceRequest,
+    next: Next<BoxBody>,
+) -> Result<ServiceResponse, actix_web::Error> {
+    for _ in 0..REQUEST_COST {
+        tokio::task::coop::consume_budget().await;
+    }
+    unread::hold(request, next).await
 }
 
 type H1Service = boxed::BoxService<
@@ -152,26 +175,29 @@ struct Front {
 }
 
 impl Front {
-    async fn serve(&self, mut stream: TcpStream) {
+    async fn serve(&self, mut tcp: TcpStream) {
         let public = &self.listener.public;
         let _open = Open::count(&self.open);
         if self.open.load(Ordering::Relaxed) > public.http.connections_max {
             public.node.metrics().sheds.count(Shed::ConnectionsFull);
-            let _ = stream.write_all(full().as_bytes()).await;
+            let _ = tcp.write_all(full().as_bytes()).await;
             return;
         }
         // A push is one small write that must not wait for the next.
-        let _ = stream.set_nodelay(true);
-        let peer = stream.peer_addr().ok();
+        let _ = tcp.set_nodelay(true);
+        // Of who takes no byte of its answers, the kernel knows before anybody else does.
+        let taken_in = Duration::from_millis(public.http.answer_timeout_ms);
+        let _ = stream::give_up_after(&tcp, Some(taken_in));
+        let peer = tcp.peer_addr().ok();
         let patience = Duration::from_millis(public.http.headers_timeout_ms);
-        let opened = tokio::time::timeout(patience, self.open(stream)).await;
+        let opened = tokio::time::timeout(patience, self.open(tcp)).await;
         let Ok(Ok((connection, protocol))) = opened else {
             // Not one byte in time, or a broken handshake: there is nothing to answer to.
             return;
         };
         if protocol == Protocol::Http2 {
             let settings = H2Settings {
-                handshake_timeout: patience,
+                patience,
                 keep_alive: Duration::from_millis(public.http.keep_alive_ms),
                 draining: self.listener.draining.clone(),
             };

@@ -17,6 +17,7 @@ mod poll;
 pub mod quota;
 mod send;
 mod topics;
+mod unread;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! Floods of devices: they cost the store nothing, those who come anew must work, and those who
 //! are known notice nothing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -162,6 +163,83 @@ async fn a_flood_of_mints_leaves_the_store_and_the_known_as_they_were() {
     assert_eq!(
         (at_rest(&server, "tokens "), at_rest(&server, "pending ")),
         (1, 0)
+    );
+}
+
+/// Every file of the store with its length.
+fn store_files(server: &Server) -> BTreeMap<PathBuf, u64> {
+    let mut files = BTreeMap::new();
+    let mut directories = vec![server.data().join("store")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).expect("a directory") {
+            let entry = entry.expect("an entry");
+            let what = entry.metadata().expect("a file");
+            match what.is_dir() {
+                true => directories.push(entry.path()),
+                false => drop(files.insert(entry.path(), what.len())),
+            }
+        }
+    }
+    files
+}
+
+/// What mints that are served may leave in memory: buffers and connections, but nothing of each.
+const MINTS_MEMORY_MAX: f64 = 64.0 * 1024.0 * 1024.0;
+
+/// `FLOOD_MINTS=1000000` asks for as many; a release build serves them in a few minutes.
+#[tokio::test]
+async fn mints_that_are_served_leave_the_store_as_it_was() {
+    const RESIDENT: &str = "process_resident_memory_bytes";
+    let wanted = std::env::var("FLOOD_MINTS").map(|text| text.parse().expect("a number"));
+    let wanted: usize = wanted.unwrap_or(4_000);
+    // A development server has no limits but those that a test sets.
+    let mut server = server(&[]).await;
+    let device = server.device().await;
+    server.token(&device).await;
+    let known = server.token(&device).await;
+    server.push(&known, "before").await;
+    server.books_balance_at(1).await;
+    let files = store_files(&server);
+    let (written, memory) = (commits(&server).await, server.metric(RESIDENT).await);
+    let started = Instant::now();
+    let mints = futures_util::stream::iter(0..wanted).map(|number| {
+        let (server, device) = (&server, &device);
+        async move {
+            match number % 2 {
+                0 => mint(server, &[]).await.0,
+                _ => server.try_token(device).await.0,
+            }
+        }
+    });
+    let are_served = mints
+        .buffer_unordered(64)
+        .all(|status| async move { status == 200 });
+    assert!(are_served.await);
+    let took = started.elapsed();
+    let written = commits(&server).await - written;
+    let memory_after = server.metric(RESIDENT).await;
+    let files_after = store_files(&server);
+    println!(
+        "{wanted} mints in {took:?}: {written} commits; {} bytes in {} files before, {} in {} \
+         after; {memory} bytes of memory before, {memory_after} after",
+        files.values().sum::<u64>(),
+        files.len(),
+        files_after.values().sum::<u64>(),
+        files_after.len(),
+    );
+    assert!(memory_after <= memory + MINTS_MEMORY_MAX);
+    // A long flood sees more of the server's own chores.
+    let own = CHORES + took.as_secs_f64() / 60.0;
+    assert!(written < own, "{written} commits");
+    assert_eq!(
+        files.keys().collect::<Vec<_>>(),
+        files_after.keys().collect::<Vec<_>>()
+    );
+    server.terminate();
+    assert_eq!(server.exit_status().await.code(), Some(0));
+    assert_eq!(
+        (at_rest(&server, "tokens "), at_rest(&server, "pending ")),
+        (1, 1)
     );
 }
 

@@ -15,10 +15,12 @@ mod failed_sync;
 mod floods;
 #[expect(dead_code, reason = "the torture uses the rest of it")]
 mod harness;
+mod hostile_bytes;
 mod hostile_senders;
 mod idempotency;
 mod isolation;
 mod keys;
+mod mutated_bodies;
 mod order;
 mod overload;
 mod refusals;

@@ -1,5 +1,7 @@
 //! More than the server can take: refused at once, in so many words, and never delivered.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
@@ -7,7 +9,9 @@ use futures_util::future::{join, join_all};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 
-use crate::harness::{FaultyDisk, Server, ServerOptions, fcm_error, message, soon, text_of};
+use crate::harness::{
+    Credential, FaultyDisk, PATIENCE, Server, ServerOptions, fcm_error, message, soon, text_of,
+};
 
 /// Far above what a refusal takes, far below what a stalled send does.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -75,7 +79,7 @@ async fn while_full(server: &Server) {
 /// Exactly these texts are in the store.
 async fn assert_stored(
     server: &Server,
-    device: &crate::harness::Credential,
+    device: &Credential,
     bodies: &[(String, String)],
     accepted: &[String],
 ) {
@@ -131,7 +135,7 @@ async fn a_token_with_too_many_sends_waiting_refuses_more() {
 /// One push to each of so many tokens.
 async fn spread(
     server: &Server,
-    device: &crate::harness::Credential,
+    device: &Credential,
     count: usize,
     text: &str,
 ) -> Vec<(String, String)> {
@@ -197,4 +201,185 @@ async fn one_connection_too_many_is_told_in_the_words_of_fcm() {
     assert_eq!(body["error"]["status"], "UNAVAILABLE");
     assert_eq!(fcm_error(&body), "UNAVAILABLE");
     server.push(&token, "the first goes on").await;
+}
+
+// --- A storm -------------------------------------------------------------------------------------
+
+/// Senders that try again at once, each over a connection of its own, and for how long.
+const SENDERS: usize = if cfg!(debug_assertions) { 80 } else { 1_000 };
+const STORM: Duration = Duration::from_secs(if cfg!(debug_assertions) { 3 } else { 15 });
+
+/// Of a hundred refusals ninety-nine are there this soon. Unoptimised, all of these senders and the
+/// server share what two cores have.
+const REFUSED_WITHIN: Duration =
+    Duration::from_millis(if cfg!(debug_assertions) { 5_000 } else { 100 });
+
+/// The same for what is none of the storm's business: acks, pings and the looks of a balancer.
+const OTHERS_WITHIN: Duration =
+    Duration::from_millis(if cfg!(debug_assertions) { 5_000 } else { 250 });
+
+/// What the process may hold more afterwards, in bytes.
+const STORM_MEMORY_MAX: f64 = 64.0 * 1024.0 * 1024.0;
+
+/// What came of a storm.
+#[derive(Default)]
+struct Storm {
+    accepted: Vec<String>,
+    refusals: Vec<Duration>,
+}
+
+/// One sender: to its token, without a rest, until it is over.
+async fn insist(
+    http: reqwest::Client,
+    request: (String, String),
+    (number, token): (usize, String),
+    is_over: Arc<AtomicBool>,
+) -> Storm {
+    let (url, service_token) = request;
+    let mut storm = Storm::default();
+    for attempt in 0.. {
+        if is_over.load(Ordering::Relaxed) {
+            break;
+        }
+        let text = format!("{number} {attempt}");
+        let started = Instant::now();
+        let send = http.post(&url).bearer_auth(&service_token);
+        let answer = send.json(&message(&token, &text)).send().await;
+        let answer = answer.expect("an answer");
+        let took = started.elapsed();
+        match answer.status().as_u16() {
+            200 => storm.accepted.push(text),
+            429 | 503 => {
+                let wait = answer.headers().get("Retry-After").expect("advice");
+                let wait: u64 = wait.to_str().expect("a text").parse().expect("seconds");
+                assert!(wait > 0);
+                storm.refusals.push(took);
+            }
+            other => panic!("{other}"),
+        }
+        // The connection is good for more only when its answer was read.
+        answer.bytes().await.expect("a body");
+    }
+    storm
+}
+
+/// Everybody at once, on a thread of their own, so that nobody else waits for them in this process.
+fn raise(
+    server: &Server,
+    tokens: &[String],
+    is_over: &Arc<AtomicBool>,
+) -> std::thread::JoinHandle<Storm> {
+    let url = server.url("/v1/projects/demo/messages:send");
+    let request = (url, server.service_token());
+    // Its own: connections live and end with the thread that opened them.
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([]);
+    let http = http.build().expect("a client");
+    let senders: Vec<_> = (0..SENDERS)
+        .map(|number| (number, tokens[number % tokens.len()].clone()))
+        .map(|sender| insist(http.clone(), request.clone(), sender, Arc::clone(is_over)))
+        .collect();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.enable_all().build().expect("a runtime");
+        let storms = runtime.block_on(join_all(senders));
+        let mut all = Storm::default();
+        for storm in storms {
+            all.accepted.extend(storm.accepted);
+            all.refusals.extend(storm.refusals);
+        }
+        all
+    })
+}
+
+fn p99(times: &mut [Duration]) -> Duration {
+    times.sort();
+    times
+        .get(times.len() * 99 / 100)
+        .copied()
+        .unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_storm_is_refused_at_once_and_leaves_nothing_behind() {
+    let disk = FaultyDisk::new();
+    let settings = vec![
+        ("HERALD_HTTP__WORKERS", "2".to_owned()),
+        ("HERALD_LIMITS__MAILBOX", "8".to_owned()),
+    ];
+    let server = Server::with(disk.options(settings)).await;
+    let (device, other) = (server.device().await, server.device().await);
+    let tokens = join_all((0..40).map(|_| server.token(&device))).await;
+    let own = server.token(&other).await;
+    server.push(&own, "before the storm").await;
+    let (mut socket, _) = server.hello(&other, &[(&own, 1)]).await;
+    assert_eq!(text_of(&socket.push().await), "before the storm");
+    let resident = "process_resident_memory_bytes";
+    let memory = server.metric(resident).await;
+
+    // Each sync takes 40 ms, and what one settles is as much as waits.
+    disk.slow_down();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let storm = raise(&server, &tokens, &is_over);
+    let (mut acks, mut looks) = (Vec::new(), Vec::new());
+    let started = Instant::now();
+    while started.elapsed() < STORM {
+        let before = Instant::now();
+        socket.ack(&own, 1).await;
+        assert!(socket.sync().await.is_empty());
+        acks.push(before.elapsed());
+        let before = Instant::now();
+        let alive = server.http().get(server.admin_url("/livez")).send().await;
+        assert_eq!(alive.expect("an answer").status(), 200);
+        looks.push(before.elapsed());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    is_over.store(true, Ordering::Relaxed);
+    let over = Instant::now();
+    while !server.is_ready().await {
+        assert!(over.elapsed() < Duration::from_secs(5), "not ready yet");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let ready_after = over.elapsed();
+    let Storm {
+        accepted,
+        mut refusals,
+    } = tokio::task::spawn_blocking(|| storm.join())
+        .await
+        .expect("no panic")
+        .expect("no panic");
+    disk.mend_everything();
+    let (stored, refused) = (accepted.len(), refusals.len());
+    let times = [p99(&mut refusals), p99(&mut acks), p99(&mut looks)];
+    println!(
+        "{stored} stored, {refused} refused; p99 of refusals, acks, looks: {times:?}; ready after \
+         {ready_after:?}"
+    );
+    assert!(
+        refused > stored,
+        "{stored} stored, {refused} refused: no storm"
+    );
+    assert!(times[0] < REFUSED_WITHIN, "refused after {:?}", times[0]);
+    assert!(
+        times[1] < OTHERS_WITHIN && times[2] < OTHERS_WITHIN,
+        "{times:?}"
+    );
+    let bodies: Vec<_> = tokens
+        .into_iter()
+        .map(|token| (token, String::new()))
+        .collect();
+    assert_stored(&server, &device, &bodies, &accepted).await;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let now = server.metric(resident).await;
+        if now <= memory + STORM_MEMORY_MAX {
+            println!("{memory} bytes before, {now} after");
+            break;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{memory} bytes before, {now} after"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    server.stop_and_audit().await;
 }

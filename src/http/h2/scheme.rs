@@ -22,9 +22,9 @@ const PREFACE_BYTES: usize = 24;
 /// Length, type, flags and stream of a frame.
 const FRAME_HEAD_BYTES: usize = 9;
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
-
 const END_HEADERS: u8 = 0x04;
 const PADDED: u8 = 0x08;
 const PRIORITY: u8 = 0x20;
@@ -44,8 +44,16 @@ const MENDED: [(&[u8], &[u8]); 2] = [
 /// Where the last seven bits of a text's length may stand.
 const LENGTH_SHIFT_MAX: u32 = 21;
 
+/// Frames without a request; bytes of one that count as another; and what a request gives back.
+const FRAMES_MAX: usize = 20_000;
+const BYTES_OF_FRAME: usize = 16;
+const FRAMES_OF_REQUEST: usize = 2_000;
+
 /// Bytes that are read at a time.
 const READ_BYTES: usize = 8 * 1024;
+
+/// What a read takes of a turn, of which tokio grants 128: it may hold hundreds of frames.
+const READ_COST: usize = 128 / 16;
 
 /// A connection whose incoming `:scheme`s are mended.
 pub struct MendedScheme<C> {
@@ -77,6 +85,9 @@ impl<C: AsyncRead + Unpin> AsyncRead for MendedScheme<C> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         while this.decided == 0 {
+            for _ in 0..READ_COST {
+                ready!(tokio::task::coop::poll_proceed(cx)).made_progress();
+            }
             this.incoming.reserve(READ_BYTES);
             let connection = Pin::new(&mut this.connection);
             let read = tokio_util::io::poll_read_buf(connection, cx, &mut this.incoming);
@@ -86,6 +97,9 @@ impl<C: AsyncRead + Unpin> AsyncRead for MendedScheme<C> {
                 break;
             }
             this.decided = this.walker.walk(&mut this.incoming);
+            if this.walker.frames > FRAMES_MAX {
+                return Poll::Ready(Err(io::Error::other("frames without requests")));
+            }
         }
         let count = this.decided.min(buffer.remaining());
         buffer.put_slice(&this.incoming[..count]);
@@ -128,6 +142,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for MendedScheme<C> {
 /// Where in the client's bytes the walk is.
 #[derive(Debug)]
 struct Walker {
+    frames: usize,
     frame: Frame,
     field: Field,
 }
@@ -182,6 +197,7 @@ enum Text {
 impl Default for Walker {
     fn default() -> Self {
         Self {
+            frames: 0,
             frame: Frame::Other {
                 left: PREFACE_BYTES,
             },
@@ -250,6 +266,11 @@ impl Walker {
             return None;
         };
         let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
+        self.frames = match kind {
+            HEADERS => self.frames.saturating_sub(FRAMES_OF_REQUEST),
+            DATA | CONTINUATION => self.frames + 1,
+            _ => self.frames + 1 + length / BYTES_OF_FRAME,
+        };
         if kind != HEADERS && kind != CONTINUATION {
             self.frame = Frame::Other { left: length };
             return Some(FRAME_HEAD_BYTES);

@@ -212,7 +212,7 @@ mod tests {
         }
         // A list in a list, in a field that this version does not know.
         let mut deep = b"\x81\xa3new".to_vec();
-        deep.extend([0x91; 1_000_000]);
+        deep.extend(vec![0x91; 1_000_000]);
         read(&deep);
     }
 }

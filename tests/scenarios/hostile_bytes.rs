@@ -1,0 +1,236 @@
+//! Clients that mean harm, byte by byte: each is answered or cut off in time, and nobody else suffers.
+
+mod attack;
+mod h2;
+mod http1;
+mod sockets;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+
+use crate::harness::{PATIENCE, Server, ServerOptions};
+use attack::{Case, Heard, Speech, play};
+
+/// Every deadline of the server's, long enough for an honest client on a busy machine.
+const DEADLINE_MS: u64 = 2_000;
+
+/// When each client must be gone. Two deadlines may follow one another, and a goodbye of a second; a
+/// client that does not read is given time for as long as the kernels' buffers grow.
+const GONE_WITHIN: Duration = Duration::from_secs(30);
+
+/// Clients at a time.
+const AT_ONCE: usize = 24;
+
+/// `keep_alive_ms` must be long where somebody honest pauses.
+async fn server(keep_alive_ms: u64) -> Server {
+    let deadlines = [
+        "HERALD_HTTP__HEADERS_TIMEOUT_MS",
+        "HERALD_HTTP__BODY_TIMEOUT_MS",
+        "HERALD_HTTP__ANSWER_TIMEOUT_MS",
+        "HERALD_SOCKET__HELLO_TIMEOUT_MS",
+        "HERALD_SOCKET__WRITE_TIMEOUT_MS",
+    ];
+    let deadlines = deadlines.map(|name| (name, DEADLINE_MS.to_string()));
+    let keep_alive = ("HERALD_HTTP__KEEP_ALIVE_MS", keep_alive_ms.to_string());
+    let settings = deadlines.into_iter().chain([keep_alive]).collect();
+    Server::with(ServerOptions { settings }).await
+}
+
+async fn cases(server: &Server) -> Vec<Case> {
+    let mut cases = http1::cases(server);
+    cases.extend(h2::cases(server));
+    cases.extend(sockets::cases(server).await);
+    cases
+}
+
+/// No failure of the server's own, and not a word in the log about what strangers do.
+async fn assert_untouched(server: &Server) {
+    for (name, count) in server.metrics().await {
+        if name.starts_with("herald_sends_total{code=\"50") {
+            assert!(count < 0.5, "{count} of {name}");
+        }
+    }
+    let log = server.log();
+    for word in ["panicked", "ERROR"] {
+        let line = log.lines().find(|line| line.contains(word));
+        assert_eq!(line, None);
+    }
+}
+
+#[tokio::test]
+async fn hostile_clients_are_answered_or_cut_off_in_time() {
+    let server = server(DEADLINE_MS).await;
+    let address = server.listen();
+    let attacks = futures_util::stream::iter(cases(&server).await).map(|case| {
+        let address = address.clone();
+        async move {
+            let playing = play(&address, &case.speech, Duration::from_millis(1));
+            match tokio::time::timeout(GONE_WITHIN, playing).await {
+                Ok(heard) => {
+                    println!("{:>7.1?} {}", heard.took, case.what);
+                    heard.judge(&case)
+                }
+                Err(_) => Err(format!("{}: is still there", case.what)),
+            }
+        }
+    });
+    let outcomes: Vec<Result<(), String>> = attacks.buffer_unordered(AT_ONCE).collect().await;
+    let amiss: Vec<String> = outcomes.into_iter().filter_map(Result::err).collect();
+    assert!(amiss.is_empty(), "{}", amiss.join("\n"));
+    assert_untouched(&server).await;
+    server.stop_and_audit().await;
+}
+
+// --- Others --------------------------------------------------------------------------------------
+
+/// Between two rounds of the same: each endless sender fills about ten megabits a second. One that is not
+/// optimised is sent a tenth, or its processor alone would be judged.
+const PACE: Duration = Duration::from_millis(if cfg!(debug_assertions) { 100 } else { 10 });
+
+/// Those who are cut off come back this soon.
+const REST: Duration = Duration::from_millis(if cfg!(debug_assertions) { 2_000 } else { 100 });
+
+/// Clients of the crowd that only drip their headers.
+const DRIPPING: usize = 100;
+
+/// Sends of a stretch, one after another, and how many stretches there are of each kind.
+const SENDS: usize = if cfg!(debug_assertions) { 50 } else { 500 };
+const STRETCHES: usize = 3;
+
+/// What the 99th percentile may be beside the crowd: so many times as long, or so much longer,
+/// whichever is more. The second is for machines that are busy with other things, on which a server
+/// that is not optimised has little to spare; a worker that somebody keeps busy is found all the same.
+const LONGER_BY: (u32, Duration) = match cfg!(debug_assertions) {
+    true => (5, Duration::from_secs(1)),
+    false => (2, Duration::from_millis(20)),
+};
+
+/// What may be left of the crowd when it is gone, in bytes.
+const MEMORY_MAX: f64 = 48.0 * 1024.0 * 1024.0;
+
+/// Everybody hostile at once, again and again, on a thread of their own until it is told to stop.
+struct Crowd {
+    over: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<usize>,
+}
+
+impl Crowd {
+    fn gather(address: String, cases: Vec<Case>) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let is_over = Arc::clone(&over);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = { runtime }.enable_all().build().expect("a runtime");
+            runtime.block_on(riot(&address, &cases, &is_over))
+        });
+        Self { over, thread }
+    }
+
+    /// Ends it; how many attacks were played to their end.
+    fn disperse(self) -> usize {
+        self.over.store(true, Ordering::Relaxed);
+        self.thread.join().expect("no panic")
+    }
+}
+
+async fn riot(address: &str, cases: &[Case], is_over: &AtomicBool) -> usize {
+    let drip = b"GET /nowhere HTTP/1.1\r\nHost: herald\r\nA: bbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+    let dripping = std::iter::repeat_n(Speech::Drip(drip.to_vec()), DRIPPING);
+    let speeches: Vec<Speech> = cases.iter().map(|case| case.speech.clone()).collect();
+    let played = std::cell::Cell::new(0);
+    let members = dripping.chain(speeches).map(|speech| {
+        let played = &played;
+        async move {
+            loop {
+                let _: Heard = play(address, &speech, PACE).await;
+                played.set(played.get() + 1);
+                tokio::time::sleep(REST).await;
+            }
+        }
+    });
+    let end = async {
+        while !is_over.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::select! {
+        _ = futures_util::future::join_all(members) => {}
+        () = end => {}
+    }
+    played.get()
+}
+
+/// Durable sends, one after another; the 99th percentile of their time.
+async fn p99(server: &Server, token: &str) -> Duration {
+    let mut times = Vec::with_capacity(SENDS);
+    for number in 0..SENDS {
+        let started = Instant::now();
+        server.push(token, &number.to_string()).await;
+        times.push(started.elapsed());
+    }
+    times.sort();
+    times[SENDS * 99 / 100 - 1]
+}
+
+fn descriptors(server: &Server) -> usize {
+    let directory = format!("/proc/{}/fd", server.pid());
+    std::fs::read_dir(directory).expect("a process").count()
+}
+
+/// Waits until the process is as it was.
+async fn assert_recovers(server: &Server, descriptors_before: usize, memory_before: f64) {
+    let resident = "process_resident_memory_bytes";
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (open, bytes) = (descriptors(server), server.metric(resident).await);
+        // Connections of this test's own client come and go.
+        if open <= descriptors_before + 4 && bytes <= memory_before + MEMORY_MAX {
+            println!(
+                "{descriptors_before} descriptors and {memory_before} bytes before, {open} and {bytes} after"
+            );
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{open} descriptors, {descriptors_before} before; {bytes} bytes, {memory_before} before"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_crowd_of_hostile_clients_slows_nobody_else_down() {
+    let server = server(75_000).await;
+    let device = server.device().await;
+    let token = server.token(&device).await;
+    let cases = cases(&server).await;
+    p99(&server, &token).await;
+    let memory = server.metric("process_resident_memory_bytes").await;
+    let open = descriptors(&server);
+    let (mut alone, mut beside, mut attacks) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..STRETCHES {
+        alone.push(p99(&server, &token).await);
+        let crowd = Crowd::gather(server.listen(), cases.clone());
+        // One connection of everybody's is open by then.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        beside.push(p99(&server, &token).await);
+        attacks += crowd.disperse();
+    }
+    println!("p99 alone {alone:?}, beside {beside:?}, {attacks} attacks");
+    assert!(attacks > cases.len(), "{attacks} attacks are no crowd");
+    alone.sort();
+    beside.sort();
+    let (alone, beside) = (alone[STRETCHES / 2], beside[STRETCHES / 2]);
+    let (times, by) = LONGER_BY;
+    let allowed = (alone * times).max(alone + by);
+    assert!(
+        beside <= allowed,
+        "p99 {beside:?} beside a crowd, {alone:?} alone"
+    );
+    assert_recovers(&server, open, memory).await;
+    assert_untouched(&server).await;
+    server.stop_and_audit().await;
+}
