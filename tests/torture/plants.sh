@@ -1,6 +1,7 @@
 #!/bin/sh
 # Plants one bug after another in a copy of the source, and looks whether it is found: by the torture,
-# or by what the patch names in a line `# Found by: simulation`, where the torture cannot see it.
+# or by what the patch names in a line such as `# Found by: simulation`. `cluster` is the torture of a
+# region.
 # Exits with 1 if one is not found. Each costs a build, so this is not part of test.sh.
 #
 #   tests/torture/plants.sh                    all of them
@@ -22,7 +23,7 @@ finder=torture
 build() { cargo test --quiet -p herald --test "$finder" --no-run; }
 find_it() {
     case $finder in
-    torture) cargo test --quiet -p herald --test torture nothing_is_lost -- --nocapture ;;
+    torture | cluster) cargo test --quiet -p herald --test "$finder" nothing_is_lost -- --nocapture ;;
     *) cargo test --quiet -p herald --test "$finder" -- --nocapture ;;
     esac
 }
