@@ -8,7 +8,8 @@
 //!
 //! Faults: processes are killed (`kill`, SIGKILL) or stopped (`pause`, SIGSTOP); replication between
 //! Redis nodes and the connections of Redis clients become black holes
-//! ([`RedisCluster::isolate_replication`], [`RedisCluster::cut_clients`]).
+//! ([`RedisCluster::isolate_replication`], [`RedisCluster::cut_clients`]), or slow
+//! ([`RedisCluster::slow_clients`]).
 //!
 //! Needed on the machine: `redis-server` 7, Java 17, Maven (once, to fetch Cassandra into
 //! `~/.cache/herald`, or where `HERALD_CACHE` says), and `setpriv`, without which a parent that is

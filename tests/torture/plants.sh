@@ -1,5 +1,7 @@
 #!/bin/sh
-# Plants one bug after another in a copy of the source, and looks whether the torture finds it.
+# Plants one bug after another in a copy of the source, and looks whether it is found: by the torture,
+# or by what the patch names in a line such as `# Found by: simulation`. `cluster` is the torture of a
+# region.
 # Exits with 1 if one is not found. Each costs a build, so this is not part of test.sh.
 #
 #   tests/torture/plants.sh                    all of them
@@ -17,29 +19,36 @@ mkdir -p "$copy"
 git ls-files -co --exclude-standard -z | xargs -0 cp --parents -t "$copy"
 cd "$copy"
 
-build() { cargo test --quiet -p herald --test torture --no-run; }
-torture() { cargo test --quiet -p herald --test torture nothing_is_lost -- --nocapture; }
+finder=torture
+build() { cargo test --quiet -p herald --test "$finder" --no-run; }
+find_it() {
+    case $finder in
+    torture | cluster) cargo test --quiet -p herald --test "$finder" nothing_is_lost -- --nocapture ;;
+    *) cargo test --quiet -p herald --test "$finder" -- --nocapture ;;
+    esac
+}
 
 # A harness that always fails finds every plant.
-if ! build || ! TORTURE_FOR=25 torture >torture.log 2>&1; then
-    echo "the source does not pass without a plant: see $copy/torture.log" >&2
+if ! build || ! TORTURE_FOR=25 find_it >found.log 2>&1; then
+    echo "the source does not pass without a plant: see $copy/found.log" >&2
     exit 1
 fi
 [ $# -gt 0 ] || set -- $(cd "$plants" && ls | sed -n 's/\.patch$//p')
 missed=0
 for plant; do
     patch --quiet -p1 <"$plants/$plant.patch"
-    begun=$(date +%s)
+    finder=$(sed -n 's/^# Found by: \([a-z]*\).*/\1/p' "$plants/$plant.patch")
+    finder=${finder:-torture}
     if ! build 2>build.log; then
         cat build.log >&2
         echo "$plant: does not build"
         missed=1
-    elif begun=$(date +%s) && torture >torture.log 2>&1; then
-        echo "$plant: NOT CAUGHT in $TORTURE_FOR s"
+    elif begun=$(date +%s) && find_it >found.log 2>&1; then
+        echo "$plant: NOT CAUGHT by the $finder in $(($(date +%s) - begun)) s"
         missed=1
     else
-        why=$(grep -m1 -A1 'panicked at' torture.log | sed -n '2{s/AQ[A-Za-z0-9_-]\{60,\}/a token/g;p}' | cut -c1-160)
-        echo "$plant: caught after $(($(date +%s) - begun)) s: $why"
+        why=$(grep -m1 -A1 'panicked at' found.log | sed -n '2{s/AQ[A-Za-z0-9_-]\{60,\}/a token/g;p}' | cut -c1-160)
+        echo "$plant: caught by the $finder after $(($(date +%s) - begun)) s: $why"
     fi
     patch --quiet -p1 -R <"$plants/$plant.patch"
 done

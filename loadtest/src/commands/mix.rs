@@ -136,6 +136,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_example_is_a_scenario() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios");
+        let files = std::fs::read_dir(directory).expect("a directory");
+        let mut count = 0;
+        for file in files {
+            let path = file.expect("an entry").path();
+            let scenario = Scenario::read(&path);
+            assert!(scenario.is_ok(), "{path:?}: {scenario:?}");
+            count += 1;
+        }
+        assert_eq!(count, 2);
+    }
+
+    #[test]
     fn the_example_makes_one_stream_and_five_bursts() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/scenarios/rough.toml");
         let scenario = Scenario::read(path.as_ref()).expect("is one");

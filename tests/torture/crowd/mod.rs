@@ -7,6 +7,7 @@ mod history;
 mod judge;
 mod notes;
 mod senders;
+mod sent;
 
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};

@@ -8,7 +8,7 @@ use rand::rngs::SmallRng;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::history::{Answer, Wish};
+use super::sent::{Answer, Wish};
 use super::{Crowd, LOOK_EVERY, Phase, Watched, any, try_post};
 use crate::harness::{Door, message, message_id};
 
