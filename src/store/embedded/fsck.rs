@@ -1,6 +1,10 @@
 //! Checks a store at rest: everything decodes, every row has its record, every record its place in
 //! the wake index, and all counts agree.
+//!
+//! Each kind of key is walked over once. Only a store in which two kinds do not fit is walked over
+//! again, with a read for each entry, to say which of them is at fault.
 
+mod streams;
 mod topics;
 
 use std::fmt;
@@ -9,6 +13,7 @@ use std::path::Path;
 
 use fjall::{UserKey, UserValue};
 
+use self::streams::Balance;
 use super::engine::{Engine, OpenError};
 use super::record::{
     Record, TOTALS_KEY, answer_end_key, decode_answer, decode_row_head, decode_totals, kind,
@@ -101,8 +106,9 @@ pub fn fsck(directory: &Path, now: Millis) -> Result<FsckReport, OpenError> {
 
 fn check(engine: &Engine, now: Millis) -> Result<FsckReport, StoreError> {
     let mut report = FsckReport::default();
-    check_tokens(engine, now, &mut report)?;
-    check_wakes(engine, &mut report)?;
+    let mut wakes = Balance::new();
+    check_tokens(engine, now, &mut wakes, &mut report)?;
+    check_wakes(engine, wakes, &mut report)?;
     check_answers(engine, &mut report)?;
     check_projects(engine, &mut report)?;
     topics::check_topics(engine, &mut report)?;
@@ -111,7 +117,12 @@ fn check(engine: &Engine, now: Millis) -> Result<FsckReport, StoreError> {
 }
 
 /// Tokens and rows both come in the order of token ids, so one walk over both is enough.
-fn check_tokens(engine: &Engine, now: Millis, report: &mut FsckReport) -> Result<(), StoreError> {
+fn check_tokens(
+    engine: &Engine,
+    now: Millis,
+    wakes: &mut Balance,
+    report: &mut FsckReport,
+) -> Result<(), StoreError> {
     let mut rows = all_of(engine, kind::ROW).peekable();
     for token in all_of(engine, kind::TOKEN) {
         let (key, value) = token?;
@@ -122,7 +133,10 @@ fn check_tokens(engine: &Engine, now: Millis, report: &mut FsckReport) -> Result
         skip_rows_before(&mut rows, id, report)?;
         let record = Record::decode(&value);
         match &record {
-            Ok(record) => check_token(engine, id, record, report)?,
+            Ok(record) => {
+                check_token(id, record, report);
+                wakes.expect(&wake_key(record.wake, id));
+            }
             Err(fault) => report.fault(format!("{id:?}: the record does not decode: {fault}")),
         }
         let record = record.ok();
@@ -136,12 +150,7 @@ fn check_tokens(engine: &Engine, now: Millis, report: &mut FsckReport) -> Result
     skip_rows_before(&mut rows, TokenId([u8::MAX; 16]), report)
 }
 
-fn check_token(
-    engine: &Engine,
-    id: TokenId,
-    record: &Record,
-    report: &mut FsckReport,
-) -> Result<(), StoreError> {
+fn check_token(id: TokenId, record: &Record, report: &mut FsckReport) {
     let count = if record.is_ended {
         &mut report.tombstones
     } else {
@@ -151,23 +160,19 @@ fn check_token(
     if record.acked > record.syn || record.deleted_up_to > record.syn {
         report.fault(format!("{id:?}: marks beyond the highest number"));
     }
-    if engine.get(&wake_key(record.wake, id))?.is_none() {
-        report.fault(format!("{id:?}: not in the wake index"));
-    }
-    Ok(())
 }
 
-type Row = Result<(UserKey, UserValue), StoreError>;
+type Entry = Result<(UserKey, UserValue), StoreError>;
 
 fn check_rows(
-    rows: &mut Peekable<impl Iterator<Item = Row>>,
+    rows: &mut Peekable<impl Iterator<Item = Entry>>,
     id: TokenId,
     record: Option<&Record>,
     now: Millis,
     report: &mut FsckReport,
 ) -> Result<u64, StoreError> {
     let mut found = 0;
-    let is_of_token = |row: &Row| match row {
+    let is_of_token = |row: &Entry| match row {
         Ok((key, _)) => row_of(key).is_ok_and(|(token, _)| token == id),
         Err(_) => true,
     };
@@ -189,11 +194,11 @@ fn check_rows(
 }
 
 fn skip_rows_before(
-    rows: &mut Peekable<impl Iterator<Item = Row>>,
+    rows: &mut Peekable<impl Iterator<Item = Entry>>,
     id: TokenId,
     report: &mut FsckReport,
 ) -> Result<(), StoreError> {
-    let is_before = |row: &Row| match row {
+    let is_before = |row: &Entry| match row {
         Ok((key, _)) => row_of(key).map_or(true, |(token, _)| token < id),
         Err(_) => true,
     };
@@ -207,18 +212,27 @@ fn skip_rows_before(
     Ok(())
 }
 
-fn check_wakes(engine: &Engine, report: &mut FsckReport) -> Result<(), StoreError> {
+/// The index goes by time: each record has its place there if the places are those that records
+/// name.
+fn check_wakes(
+    engine: &Engine,
+    mut wakes: Balance,
+    report: &mut FsckReport,
+) -> Result<(), StoreError> {
     let mut entries: u64 = 0;
     for entry in all_of(engine, kind::WAKE) {
         let (key, _) = entry?;
         entries += 1;
+        wakes.meet(&key);
         if let Err(fault) = timed_of(&key) {
             report.fault(format!(
                 "an entry of the wake index does not decode: {fault}"
             ));
         }
     }
-    // Each record was found in the index, so more entries than records are strays.
+    if !wakes.is_even() {
+        name_tokens_without_wake(engine, report)?;
+    }
     let records = report.tokens + report.tombstones;
     if entries > records {
         report.fault(format!(
@@ -228,23 +242,52 @@ fn check_wakes(engine: &Engine, report: &mut FsckReport) -> Result<(), StoreErro
     Ok(())
 }
 
+fn name_tokens_without_wake(engine: &Engine, report: &mut FsckReport) -> Result<(), StoreError> {
+    for token in all_of(engine, kind::TOKEN) {
+        let (key, value) = token?;
+        let (Ok(id), Ok(record)) = (token_of(&key), Record::decode(&value)) else {
+            continue;
+        };
+        if engine.get(&wake_key(record.wake, id))?.is_none() {
+            report.fault(format!("{id:?}: not in the wake index"));
+        }
+    }
+    Ok(())
+}
+
 fn check_answers(engine: &Engine, report: &mut FsckReport) -> Result<(), StoreError> {
+    let mut ends = Balance::new();
     for answer in all_of(engine, kind::ANSWER) {
         let (key, value) = answer?;
         report.answers += 1;
-        let id = key.get(1..).and_then(|id| id.try_into().ok());
-        let (Some(id), Ok((_, ends_at))) = (id, decode_answer(&value)) else {
-            report.fault("an idempotency key does not decode");
+        match end_of_answer(&key, &value) {
+            Some(end) => ends.expect(&end),
+            None => report.fault("an idempotency key does not decode"),
+        }
+    }
+    for end in all_of(engine, kind::ANSWER_END) {
+        ends.meet(&end?.0);
+    }
+    if ends.is_even() {
+        return Ok(());
+    }
+    for answer in all_of(engine, kind::ANSWER) {
+        let (key, value) = answer?;
+        let Some(end) = end_of_answer(&key, &value) else {
             continue;
         };
-        if engine
-            .get(&answer_end_key(ends_at, IdempotencyKey(id)))?
-            .is_none()
-        {
+        if engine.get(&end)?.is_none() {
             report.fault("an idempotency key would never be forgotten");
         }
     }
     Ok(())
+}
+
+/// Where an answer has to stand in the index by which answers end.
+fn end_of_answer(key: &[u8], value: &[u8]) -> Option<UserKey> {
+    let id = key.get(1..)?.try_into().ok()?;
+    let (_, ends_at) = decode_answer(value).ok()?;
+    Some(answer_end_key(ends_at, IdempotencyKey(id)))
 }
 
 fn check_projects(engine: &Engine, report: &mut FsckReport) -> Result<(), StoreError> {
@@ -275,7 +318,7 @@ fn check_totals(engine: &Engine, report: &mut FsckReport) -> Result<(), StoreErr
     Ok(())
 }
 
-fn all_of(engine: &Engine, kind: u8) -> impl Iterator<Item = Row> + use<> {
+fn all_of(engine: &Engine, kind: u8) -> impl Iterator<Item = Entry> + use<> {
     // No key is empty and kinds are small, so the next kind alone is the first key past this one.
     engine.range(UserKey::from([kind])..=UserKey::from([kind + 1]))
 }

@@ -7,9 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::engine::{Engine, Op};
-use super::record::{encode_ending, ending_key, row_key, token_key, wake_key};
+use super::record::{
+    Record, answer_key, encode_answer, encode_ending, ending_key, row_key, token_key, wake_key,
+};
+use super::topic_record::{copy_key, encode_since, member_key, subscription_key};
 use super::{EmbeddedOptions, EmbeddedStore, OpenError, fsck};
-use crate::push::{NewPush, Syn};
+use crate::push::{IdempotencyKey, MessageId, NewPush, Syn};
 use crate::store::conformance::{
     Books, LIMITS, Reports, START, Subject, block_on, push, suite, token_of,
 };
@@ -450,6 +453,49 @@ fn fsck_counts_and_finds_faults() {
             let report = plant(op);
             let is_named = report.faults.iter().any(|found| found.contains(fault));
             assert!(is_named, "{fault}: {report}");
+        }
+    });
+}
+
+#[test]
+fn fsck_names_what_is_missing_on_either_side() {
+    block_on(async {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (token, other) = (token_of("demo"), token_of("demo"));
+        {
+            let Reopened { store, .. } = reopen(directory.path());
+            let sent = [push(token, START), push(other, START)];
+            send_all(&store, sent.into_iter()).await;
+        }
+        let open = || Engine::open(directory.path(), 1 << 20).expect("opened");
+        let record = open().get(&token_key(token.id)).expect("read");
+        let record = Record::decode(&record.expect("a record")).expect("decoded");
+        let fan_out = MessageId::generate(START);
+        let put = |key, value: &[u8]| Op::Put(key, value.into());
+        let subscribed = put(subscription_key(token.id, "news"), &encode_since(START));
+        let member = member_key(ProjectHash::of("another"), [7; 16], token.id);
+        let answered = encode_answer(fan_out, START);
+        let plants = [
+            // As many places as records, and one of them is another's.
+            ("not in the wake index", put(wake_key(7, token.id), &[])),
+            (
+                "not in the wake index",
+                Op::Remove(wake_key(record.wake, token.id)),
+            ),
+            (
+                "would never be",
+                put(answer_key(IdempotencyKey([7; 16])), &answered),
+            ),
+            ("topics have 0 members, tokens 1", subscribed),
+            ("its topic news does not know it", put(member, &[0; 20])),
+            ("the mark of a copy", put(copy_key(fan_out, token.id), &[])),
+            ("has no record", Op::Remove(token_key(other.id))),
+        ];
+        for (nth, (fault, op)) in plants.into_iter().enumerate() {
+            open().commit(std::iter::once(op), true).expect("written");
+            let report = fsck(directory.path(), START).expect("checked");
+            let is_named = report.faults.iter().any(|found| found.contains(fault));
+            assert_eq!(is_named, nth > 0, "{fault}: {report}");
         }
     });
 }
