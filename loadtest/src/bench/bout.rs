@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use rand::seq::SliceRandom as _;
 use tokio::time::Instant;
 
@@ -183,7 +182,6 @@ impl<'a> Bout<'a> {
         let mut result = self.load.result(&collected, self.asked);
         result.crew_lag_ms_p99 = self.crew_lag.percentiles().map(|lag| lag.p99);
         judge(&mut result, self.usage().is_ok(), &self.crew_lag);
-        self.running.stop().await.context("stopping the server")?;
         Ok(result)
     }
 }
