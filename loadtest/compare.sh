@@ -4,12 +4,12 @@
 #     loadtest/compare.sh REVISION [FLAG OF swarm bench]...
 set -euo pipefail
 cd "$(dirname "$0")/.."
-revision=$(git rev-parse --verify --quiet "${1:?which commit?}^{commit}") || {
-    echo "$1 is no commit" >&2
+name=${1:?which commit?}
+shift
+revision=$(git rev-parse --verify --quiet "$name^{commit}") || {
+    echo "$name is no commit" >&2
     exit 1
 }
-name=$1
-shift
 
 cargo build --release -p herald -p loadtest
 target=$(realpath "${CARGO_TARGET_DIR:-target}")

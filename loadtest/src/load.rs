@@ -106,6 +106,12 @@ impl Load {
         self.tally.borrow().ledger.accepted()
     }
 
+    /// From now on the swarm is on time until it is late again: what it was late with was not to be
+    /// measured.
+    pub fn forgive(&mut self) {
+        self.tally.get_mut().lag = Latencies::new();
+    }
+
     /// Connects more good devices; returns the place of the first new token.
     ///
     /// # Errors

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use rand::seq::SliceRandom as _;
 use tokio::time::Instant;
 
@@ -27,6 +26,8 @@ pub struct Bout<'a> {
     running: Running,
     load: Load,
     asked: u64,
+    /// How late the devices were while it mattered.
+    crew_lag: Latencies,
 }
 
 /// What connecting took.
@@ -73,6 +74,7 @@ impl<'a> Bout<'a> {
             running,
             load,
             asked: 0,
+            crew_lag: Latencies::new(),
         })
     }
 
@@ -116,6 +118,7 @@ impl<'a> Bout<'a> {
         let total = fresh.len() as u64;
         self.load.send(&fresh, FIRST_PUSHES_PER_S, total).await?;
         self.load.drain(self.work.drain).await?;
+        self.load.forgive();
         Ok(connected)
     }
 
@@ -158,6 +161,8 @@ impl<'a> Bout<'a> {
         self.load.send(&recipients, per_second, total).await?;
         self.load.drain(self.work.drain).await?;
         let after = self.load.collect().await?;
+        let lag = after.lag.since(&before.lag)?;
+        self.crew_lag.merge(&lag.counts());
         after.delivery.since(&before.delivery)
     }
 
@@ -175,8 +180,8 @@ impl<'a> Bout<'a> {
     pub async fn end(mut self) -> anyhow::Result<RunResult> {
         let collected = self.load.collect().await?;
         let mut result = self.load.result(&collected, self.asked);
-        judge(&mut result, self.usage().is_ok(), &collected.lag);
-        self.running.stop().await.context("stopping the server")?;
+        result.crew_lag_ms_p99 = self.crew_lag.percentiles().map(|lag| lag.p99);
+        judge(&mut result, self.usage().is_ok(), &self.crew_lag);
         Ok(result)
     }
 }

@@ -144,7 +144,7 @@ impl Summary {
             "figure", "contender", "median", "min", "max", "rounds", "to first"
         );
         for row in &self.rows {
-            let ratio = row.to_first.map(|ratio| format!("{ratio:.2}"));
+            let ratio = row.to_first.map(short);
             let _ = writeln!(
                 text,
                 "{:figure$}  {:contender$}  {:>12}  {:>12}  {:>12}  {:>6}  {:>8}",
@@ -223,7 +223,7 @@ mod tests {
         assert!(
             text.lines()
                 .nth(2)
-                .is_some_and(|line| line.ends_with("0.60"))
+                .is_some_and(|line| line.ends_with("0.600"))
         );
     }
 

@@ -4,8 +4,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::{Args, ValueEnum as _};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::bench::{Measure, Table, Work};
 use crate::contenders::{Contender, Peer, possible_name};
@@ -41,7 +42,25 @@ pub struct BenchOptions {
 /// # Errors
 /// When a contender does not start, or the swarm itself fails.
 pub async fn run(options: BenchOptions) -> anyhow::Result<ExitCode> {
-    let contenders = contenders(&options)?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    // What is dropped here stops its server.
+    let table = tokio::select! {
+        table = measure_all(&options) => table?,
+        _ = interrupt.recv() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("told to end"),
+    };
+    let summary = table.summary();
+    print!("{}", summary.to_text());
+    write_json(&summary, options.json.as_deref())?;
+    Ok(exit_code(
+        !summary.void.is_empty(),
+        !summary.broken.is_empty(),
+    ))
+}
+
+async fn measure_all(options: &BenchOptions) -> anyhow::Result<Table> {
+    let contenders = contenders(options)?;
     let scratch = options.scratch.clone().unwrap_or_else(std::env::temp_dir);
     let measures = match &options.measure[..] {
         [] => Measure::value_variants(),
@@ -61,13 +80,7 @@ pub async fn run(options: BenchOptions) -> anyhow::Result<ExitCode> {
             }
         }
     }
-    let summary = table.summary();
-    print!("{}", summary.to_text());
-    write_json(&summary, options.json.as_deref())?;
-    Ok(exit_code(
-        !summary.void.is_empty(),
-        !summary.broken.is_empty(),
-    ))
+    Ok(table)
 }
 
 fn contenders(options: &BenchOptions) -> anyhow::Result<Vec<Contender>> {

@@ -23,6 +23,10 @@ const START_MAX: Duration = Duration::from_secs(60);
 /// How often it is asked whether it is ready.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// A process that is killed ends at once, unless the machine is very busy.
+const END_MAX: Duration = Duration::from_secs(10);
+const END_LOOK_EVERY: Duration = Duration::from_millis(1);
+
 /// What a server writes to its standard error is kept here.
 const LOG: &str = "stderr.log";
 
@@ -185,18 +189,6 @@ impl Running {
         Ok(usage)
     }
 
-    /// Ends it, and takes away all that it left.
-    ///
-    /// # Errors
-    /// The system's.
-    pub async fn stop(mut self) -> anyhow::Result<()> {
-        self.kill();
-        if let Some(process) = &mut self.process {
-            process.wait().await?;
-        }
-        Ok(())
-    }
-
     /// Children of a server that is killed would live on.
     fn kill(&self) {
         let Some(process) = self.process.as_ref().and_then(Child::id) else {
@@ -211,8 +203,14 @@ impl Running {
 }
 
 impl Drop for Running {
+    /// Waits for the end: who lives on writes into the directory that is taken away next.
     fn drop(&mut self) {
         self.kill();
+        let deadline = Instant::now() + END_MAX;
+        let lives = |process: &mut Child| matches!(process.try_wait(), Ok(None));
+        while self.process.as_mut().is_some_and(lives) && Instant::now() < deadline {
+            std::thread::sleep(END_LOOK_EVERY);
+        }
     }
 }
 
@@ -316,7 +314,7 @@ mod tests {
             family(shell.expect("runs")).expect("reads"),
             [shell.expect("runs"), child]
         );
-        running.stop().await.expect("ends");
+        drop(running);
         assert!(!directory.exists());
         let deadline = Instant::now() + START_MAX;
         // Whoever inherits it may not have buried it yet.

@@ -2,9 +2,12 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use herald_region::herald_of_profile;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 /// As little of everything as there can be.
@@ -148,6 +151,32 @@ fn skipped(peer: &str) {
     // Not by a macro, whose words a passed test keeps to itself.
     let line = format!("\n*** SKIPPED: a peer was not tried: {peer} is not installed\n\n");
     let _ = std::io::stderr().write_all(line.as_bytes());
+}
+
+#[tokio::test]
+async fn who_is_told_to_end_leaves_no_server_behind() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let mut swarm = Command::new(env!("CARGO_BIN_EXE_swarm"))
+        .args(["bench", "--herald"])
+        .arg(herald().await)
+        .args(["--measure=memory", "--few=5", "--many=9", "--settle=10m"])
+        .args([Path::new("--scratch"), scratch.path()])
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("runs");
+    let mut said = BufReader::new(swarm.stderr.take().expect("a pipe")).lines();
+    while let Some(line) = said.next_line().await.expect("reads") {
+        if line.starts_with("settle") {
+            break;
+        }
+    }
+    let id = swarm.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+    kill_process(id.expect("runs"), Signal::TERM).expect("is told");
+    let status = swarm.wait().await.expect("ends");
+    assert_eq!(status.code(), Some(2));
+    // The directory is that of a server, and goes with it.
+    assert_eq!(std::fs::read_dir(scratch.path()).expect("reads").count(), 0);
 }
 
 #[tokio::test]
