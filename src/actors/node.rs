@@ -29,6 +29,9 @@ use crate::store::region::{Epoch, MaybeRegion};
 use crate::store::{Appended, Contact, Page, PageLimit, Store, StoreError};
 use crate::token::{Keyring, ProjectHash, TokenAddress};
 
+/// A worker that has not answered for so long is dead.
+const BEAT_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Why a push was not appended.
 #[derive(Debug, Clone, Error)]
 pub enum AppendError {
@@ -322,10 +325,11 @@ impl Node {
         }
     }
 
-    /// Whether every worker answers within a second.
+    /// Whether every worker answers in time. On a machine with more to do than it can, a thread may be
+    /// without a processor for a second; who is restarted for that has more to do afterwards.
     pub async fn beats(&self) -> bool {
         for worker in self.0.workers.iter().filter_map(OnceLock::get) {
-            let beat = tokio::time::timeout(Duration::from_secs(1), worker.beat.send(Beat));
+            let beat = tokio::time::timeout(BEAT_PATIENCE, worker.beat.send(Beat));
             if !matches!(beat.await, Ok(Ok(()))) {
                 return false;
             }
