@@ -235,7 +235,8 @@ impl Faults {
             ("HERALD_SOCKET__PARK_AFTER_MS", "50".to_owned()),
             // What does not fit must be found in the store.
             ("HERALD_SOCKET__MAILBOX", "2".to_owned()),
-            ("HERALD_LIMITS__FAN_OUT_COPIES_PER_SECOND", "300".to_owned()),
+            // So slowly that most crashes find a push to many unfinished.
+            ("HERALD_LIMITS__FAN_OUT_COPIES_PER_SECOND", "40".to_owned()),
         ])
     }
 

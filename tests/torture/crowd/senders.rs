@@ -33,9 +33,9 @@ impl Crowd {
         while *phase.borrow() != Phase::Over {
             let door = any(doors, &mut random);
             match random.random_range(0..60) {
-                0..3 => self.send_to_topic(door).await,
-                3..6 => self.send_to_nobody(door).await,
-                6..9 => self.send_and_hang_up(door, &mut random).await,
+                0..5 => self.send_to_topic(door).await,
+                5..7 => self.send_to_nobody(door).await,
+                7..9 => self.send_and_hang_up(door, &mut random).await,
                 9..15 => self.send_again(door, &mut random).await,
                 15 => self.send_burst(door, &mut random).await,
                 _ => self.send_to_one(door, &mut random, moves_clock).await,
