@@ -209,10 +209,7 @@ impl Load {
         let total: u64 = streams.iter().map(|stream| stream.schedule.total()).sum();
         let (before, begun) = (self.fleet.cpu_ns(), Instant::now());
         let (service, tally) = (&self.service, &self.tally);
-        let Sending {
-            senders,
-            payload_bytes,
-        } = self.sending;
+        let (senders, payload_bytes) = (self.sending.senders, self.sending.payload_bytes);
         let sending = try_join_all(streams.iter().map(|stream| {
             let Stream { tokens, schedule } = stream;
             send_on_schedule(service, payload_bytes, tokens, *schedule, senders, tally)
@@ -236,10 +233,7 @@ impl Load {
         let (before, begun) = (self.fleet.cpu_ns(), Instant::now());
         let until_ns = monotonic_ns() + u64::try_from(duration.as_nanos())?;
         let (service, tally) = (&self.service, &self.tally);
-        let Sending {
-            senders,
-            payload_bytes,
-        } = self.sending;
+        let (senders, payload_bytes) = (self.sending.senders, self.sending.payload_bytes);
         let sending = async {
             send_as_fast_as_it_goes(service, payload_bytes, tokens, until_ns, senders, tally).await;
             Ok(())
