@@ -55,9 +55,9 @@ if ! command -v cargo >/dev/null; then
 fi
 install_packages
 install_components
-# Property tests take the same random way each time, so that a run can be repeated; another number
-# looks elsewhere: PROPTEST_RNG_SEED=$RANDOM PROPTEST_CASES=10000 ./test.sh
-export PROPTEST_RNG_SEED="${PROPTEST_RNG_SEED:-1}"
+# Property tests and tortures take the same random way each time, so that a run can be repeated; another
+# number looks elsewhere: TORTURE_SEED=$RANDOM PROPTEST_RNG_SEED=$RANDOM PROPTEST_CASES=10000 ./test.sh
+export PROPTEST_RNG_SEED="${PROPTEST_RNG_SEED:-1}" TORTURE_SEED="${TORTURE_SEED:-1}"
 # Scenarios open many sockets.
 ulimit -n "$(ulimit -Hn)"
 
