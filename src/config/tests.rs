@@ -317,7 +317,7 @@ fn print_config_can_be_read_again_and_shows_no_secret() {
 
 #[test]
 fn the_printed_defaults_load_again() {
-    let config = load(&Config::default().to_toml(), &[], &[]).expect("the defaults are good");
+    let config = load(Config::default().to_toml(), &[], &[]).expect("the defaults are good");
     assert_eq!(config.to_toml(), Config::default().to_toml());
 }
 
