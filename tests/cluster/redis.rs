@@ -124,12 +124,13 @@ async fn increments_that_a_failover_loses_cost_no_push_and_no_number() {
             (primary.node != old.node).then_some(primary.node)
         })
         .await;
+        // Until somebody asks for it, a record that lost something is as the replica had it.
         load.accepts_everywhere(10).await;
+        quiet.pushes_are_seen(&stage, 3).await;
         for (key, _, given) in lost {
             let healed = stage.record_field(new, key, "s").await;
             assert!(healed > given, "{key}: {healed} after {given}");
         }
-        quiet.pushes_are_seen(&stage, 3).await;
         redis.heal_links();
         redis.restart(old.node).await.expect("back");
         redis.until_well(PATIENCE).await.expect("well again");
