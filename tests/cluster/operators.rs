@@ -87,17 +87,22 @@ async fn one_idempotency_key_on_two_nodes_at_once_is_one_push() {
     for round in 0..10 {
         let key = format!("{token}/{round}").replace('=', "");
         let key = &key[key.len().saturating_sub(100)..];
-        let sends = (0..6).map(|number| {
-            let (stage, token) = (&stage, &token);
-            async move {
-                let body = message(token, &format!("{round}/{number}"));
-                stage.doors[number % 2].send_once(key, &body).await
-            }
-        });
-        let answers = join_all(sends).await;
+        // They get in each other's way until none may wait any longer, and try again as senders do.
+        let answers = eventually("somebody is answered 200", async || {
+            let sends = (0..6).map(|number| {
+                let (stage, token) = (&stage, &token);
+                async move {
+                    let body = message(token, &format!("{round}/{number}"));
+                    stage.doors[number % 2].send_once(key, &body).await
+                }
+            });
+            let answers = join_all(sends).await;
+            let is_accepted = answers.iter().any(|answer| answer.0 == 200);
+            is_accepted.then_some(answers)
+        })
+        .await;
         let accepted: Vec<&(u16, Value)> =
             answers.iter().filter(|answer| answer.0 == 200).collect();
-        assert!(!accepted.is_empty(), "{answers:?}");
         assert!(
             accepted.iter().all(|answer| *answer == accepted[0]),
             "{answers:?}"
