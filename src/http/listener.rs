@@ -146,7 +146,8 @@ fn app(
 }
 
 /// Answers a request when it is its connection's turn: a client may have sent thousands at once, and
-/// without a word from here they would all be answered before anybody else's.
+/// without a word from here they would all be answered before anybody else's. What is left of its body
+/// is seen to in the same layer, because each further one costs every request an allocation.
 async fn in_turns(
     request: ServiceRequest,
     next: Next<BoxBody>,

@@ -8,6 +8,9 @@
 //! byte are overwritten in place, and nothing moves. Later requests name the field by its place in the
 //! connection's table, into which `h2` has put the mended one. That this cannot make the table of
 //! `h2` differ from the sender's where it matters is shown in `docs/decisions`.
+//!
+//! As this is the only place where the heads of all frames are seen, it is also here that a connection
+//! ends whose client sends frame after frame and no request.
 
 use std::io;
 use std::pin::Pin;
@@ -25,6 +28,7 @@ const FRAME_HEAD_BYTES: usize = 9;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
+
 const END_HEADERS: u8 = 0x04;
 const PADDED: u8 = 0x08;
 const PRIORITY: u8 = 0x20;
@@ -142,6 +146,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for MendedScheme<C> {
 /// Where in the client's bytes the walk is.
 #[derive(Debug)]
 struct Walker {
+    /// Of those that no request has paid for.
     frames: usize,
     frame: Frame,
     field: Field,
