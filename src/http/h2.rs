@@ -3,6 +3,7 @@
 //! Served here rather than by actix-http's dispatcher because a drain must say GOAWAY, so that
 //! senders move their next requests elsewhere and nothing in flight is cut.
 
+mod idle_frames;
 mod scheme;
 
 use std::cell::Cell;

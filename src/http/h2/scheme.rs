@@ -8,9 +8,6 @@
 //! byte are overwritten in place, and nothing moves. Later requests name the field by its place in the
 //! connection's table, into which `h2` has put the mended one. That this cannot make the table of
 //! `h2` differ from the sender's where it matters is shown in `docs/decisions`.
-//!
-//! As this is the only place where the heads of all frames are seen, it is also here that a connection
-//! ends whose client sends frame after frame and no request.
 
 use std::io;
 use std::pin::Pin;
@@ -19,15 +16,13 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::idle_frames::{CONTINUATION, HEADERS, IdleFrames};
+
 /// What every client sends first (RFC 9113, section 3.4).
 const PREFACE_BYTES: usize = 24;
 
 /// Length, type, flags and stream of a frame.
 const FRAME_HEAD_BYTES: usize = 9;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const CONTINUATION: u8 = 9;
 
 const END_HEADERS: u8 = 0x04;
 const PADDED: u8 = 0x08;
@@ -47,11 +42,6 @@ const MENDED: [(&[u8], &[u8]); 2] = [
 
 /// Where the last seven bits of a text's length may stand.
 const LENGTH_SHIFT_MAX: u32 = 21;
-
-/// Frames without a request; bytes of one that count as another; and what a request gives back.
-const FRAMES_MAX: usize = 20_000;
-const BYTES_OF_FRAME: usize = 16;
-const FRAMES_OF_REQUEST: usize = 2_000;
 
 /// Bytes that are read at a time.
 const READ_BYTES: usize = 8 * 1024;
@@ -101,7 +91,7 @@ impl<C: AsyncRead + Unpin> AsyncRead for MendedScheme<C> {
                 break;
             }
             this.decided = this.walker.walk(&mut this.incoming);
-            if this.walker.frames > FRAMES_MAX {
+            if this.walker.idle_frames.are_too_many() {
                 return Poll::Ready(Err(io::Error::other("frames without requests")));
             }
         }
@@ -146,8 +136,7 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for MendedScheme<C> {
 /// Where in the client's bytes the walk is.
 #[derive(Debug)]
 struct Walker {
-    /// Of those that no request has paid for.
-    frames: usize,
+    idle_frames: IdleFrames,
     frame: Frame,
     field: Field,
 }
@@ -202,7 +191,7 @@ enum Text {
 impl Default for Walker {
     fn default() -> Self {
         Self {
-            frames: 0,
+            idle_frames: IdleFrames::default(),
             frame: Frame::Other {
                 left: PREFACE_BYTES,
             },
@@ -271,11 +260,7 @@ impl Walker {
             return None;
         };
         let length = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
-        self.frames = match kind {
-            HEADERS => self.frames.saturating_sub(FRAMES_OF_REQUEST),
-            DATA | CONTINUATION => self.frames + 1,
-            _ => self.frames + 1 + length / BYTES_OF_FRAME,
-        };
+        self.idle_frames.note(kind, length);
         if kind != HEADERS && kind != CONTINUATION {
             self.frame = Frame::Other { left: length };
             return Some(FRAME_HEAD_BYTES);
