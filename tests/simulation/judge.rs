@@ -1,46 +1,45 @@
 //! Who has seen everything, and says at once which promise was broken.
 //!
 //! By their numbers in ARCHITECTURE.md: 1 no loss, 2 no invention, 3 one syn one push, 4 no hole,
-//! 5 durable before visible, 6 order, 9 isolation. That nothing is acknowledged but by its own device
-//! (7) is watched by the store itself. And: a device has one socket at a time, however many it opens.
+//! 5 durable before visible, 6 order, 8 TTL, 9 isolation. That nothing is acknowledged but by its own
+//! device (7) is watched by the ledger. And: what was replaced is shown to nobody who came afterwards;
+//! what the cap has taken is told; a device has one socket at a time, however many it opens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use herald::clock::{Clock, Millis};
-use herald::push::{MessageId, Syn};
-use herald_protocol::PushFrame;
+use herald::push::Syn;
+use herald::token::TokenId;
 use tokio::time::Instant;
 
+use crate::ledger::Log;
+use crate::members::Members;
+use crate::reader::Reader;
+use crate::sent::{Answer, Sent, To};
 use crate::store::FaultyStore;
-use crate::world::Totals;
+use crate::totals::Totals;
 
 /// So long two sockets of one device may both be open, once both were welcomed.
 const CROWDED_MAX: Duration = Duration::from_secs(4);
 
-/// How a send ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    Stored,
-    Refused,
-    Unknown,
-}
-
-struct Sent {
-    token: usize,
-    id: MessageId,
-    expires_at: Millis,
-    answer: Option<Answer>,
-    is_shown: bool,
+/// A push in a reader's hands.
+pub struct Seen<'a> {
+    pub token: usize,
+    pub syn: Syn,
+    pub text: &'a str,
+    pub name: &'a str,
+    /// Not before then did the server give it up.
+    pub handed_over: Millis,
 }
 
 /// What the readers of a token were shown.
 #[derive(Default)]
 struct Shown {
     texts: BTreeMap<Syn, String>,
-    /// The socket of the highest number.
-    highest_on: u64,
+    /// Who was shown the highest number.
+    highest_to: u64,
 }
 
 #[derive(Default)]
@@ -51,10 +50,12 @@ struct Greeted {
 
 /// The judge.
 pub struct Judge {
-    store: Arc<FaultyStore>,
-    clock: Clock,
+    pub store: Arc<FaultyStore>,
+    pub clock: Clock,
+    pub tokens: Vec<TokenId>,
+    pub sent: BTreeMap<String, Sent>,
+    pub members: Members,
     started: Instant,
-    sent: BTreeMap<String, Sent>,
     shown: Vec<Shown>,
     greeted: Vec<Greeted>,
     pub totals: Totals,
@@ -63,14 +64,21 @@ pub struct Judge {
 }
 
 impl Judge {
-    pub fn new(store: Arc<FaultyStore>, clock: Clock, tokens: usize, devices: usize) -> Self {
+    pub fn new(
+        store: Arc<FaultyStore>,
+        clock: Clock,
+        tokens: Vec<TokenId>,
+        devices: usize,
+    ) -> Self {
         Self {
             store,
             clock,
-            started: Instant::now(),
             sent: BTreeMap::new(),
-            shown: (0..tokens).map(|_| Shown::default()).collect(),
+            members: Members::new(),
+            started: Instant::now(),
+            shown: tokens.iter().map(|_| Shown::default()).collect(),
             greeted: (0..devices).map(|_| Greeted::default()).collect(),
+            tokens,
             totals: Totals::default(),
             lines: Vec::new(),
         }
@@ -84,16 +92,14 @@ impl Judge {
     // --- Senders -----------------------------------------------------------------------------
 
     /// Somebody is about to send `text`.
-    pub fn sends(&mut self, text: &str, token: usize, id: MessageId, expires_at: Millis) {
+    pub fn sends(&mut self, text: &str, sent: Sent) {
         self.totals.sends += 1;
-        self.note(&format!("token {token}: {text} is sent"));
-        let sent = Sent {
-            token,
-            id,
-            expires_at,
-            answer: None,
-            is_shown: false,
+        let to = match &sent.to {
+            To::One(token) => format!("token {token}"),
+            To::Many(reach) => reach.to_text(),
         };
+        let life = sent.expires_at - sent.accepted_at;
+        self.note(&format!("{to}: {text} is sent, for {life} ms"));
         self.sent.insert(text.to_owned(), sent);
     }
 
@@ -101,49 +107,47 @@ impl Judge {
         self.note(&format!("{text} is answered {answer:?}"));
         let sent = self.sent.get_mut(text).expect("it was sent");
         sent.answer = Some(answer);
-        let syn = self.store.syn_of(sent.id);
+        let ledger = self.store.ledger();
+        let syn_for = |token: &TokenId| ledger.syn_of(sent.id, *token);
         match answer {
             Answer::Stored => {
                 self.totals.stored += 1;
-                assert!(syn.is_some(), "promise 1: {text} is not durable");
+                if let To::One(token) = sent.to {
+                    let syn = syn_for(&self.tokens[token]);
+                    assert!(syn.is_some(), "promise 1: {text} is not durable");
+                }
             }
             Answer::Refused => {
                 self.totals.refused += 1;
-                assert_eq!(syn, None, "promise 2: {text} was refused and is stored");
+                let stored = self.tokens.iter().find_map(syn_for);
+                assert_eq!(stored, None, "promise 2: {text} was refused and is stored");
             }
             Answer::Unknown => self.totals.unknown += 1,
         }
     }
 
-    // --- Devices -----------------------------------------------------------------------------
+    // --- Readers -----------------------------------------------------------------------------
 
-    /// A device reads a push on a socket that has shown `last` of this token before.
-    pub fn sees(&mut self, token: usize, socket: u64, last: Syn, frame: &PushFrame) {
-        let (syn, text) = (frame.syn, frame.message.get());
-        self.note(&format!(
-            "token {token}: {text} is shown as {syn} on socket {socket}"
-        ));
-        let Some(sent) = self.sent.get_mut(text) else {
-            panic!("promise 2: nobody sent {text}");
-        };
-        assert_eq!(sent.token, token, "promise 9: {text} was for another");
-        let is_refused = sent.answer == Some(Answer::Refused);
-        assert!(!is_refused, "promise 2: {text} was refused");
-        assert_eq!(sent.id.to_string(), frame.message_id, "{text} has one name");
-        let stored = self.store.syn_of(sent.id);
-        assert!(
-            stored.is_some(),
-            "promise 5: {text} is shown and not durable"
-        );
-        assert_eq!(stored, Some(syn), "promise 3: {text} has another number");
+    /// A device reads a push, on a socket or in the answer to a poll.
+    pub fn sees(&mut self, reader: &mut Reader, seen: &Seen<'_>) {
+        let Seen {
+            token, syn, text, ..
+        } = *seen;
+        let id = reader.id;
+        self.note(&format!("token {token}: {text} is shown as {syn} to {id}"));
+        self.may_be_shown(reader, seen);
+        let last = reader.sees(token, syn);
         assert!(
             syn > last,
-            "promise 6: {syn} after {last} on one socket ({text})"
+            "promise 6: {syn} after {last} to one reader ({text})"
         );
-        sent.is_shown = true;
+        self.is_nothing_dropped_in_silence(reader, token, last, syn);
+        let sent = self.sent.get_mut(text).expect("looked at");
+        sent.shown_to.insert(token);
         // A newer reader may have had reason to pass over what lay in the buffer of an older one.
-        let has_expired = self.clock.now() >= sent.expires_at;
-        let may_be_passed_over = has_expired || syn <= self.store.acked(sent.id);
+        let ledger = self.store.ledger();
+        let log = ledger.log(self.tokens[token]).expect("looked at");
+        let may_be_passed_over = sent.is_excused(self.clock.now()) || log.is_done_with(syn);
         let shown = &mut self.shown[token];
         let highest = shown.texts.keys().next_back().copied().unwrap_or(0);
         match shown.texts.insert(syn, text.to_owned()) {
@@ -153,15 +157,82 @@ impl Judge {
             }
             None => {
                 assert!(
-                    syn > highest || may_be_passed_over && shown.highest_on != socket,
+                    syn > highest || may_be_passed_over && shown.highest_to != id,
                     "promise 4: {syn} ({text}) appears after {highest}"
                 );
                 self.totals.shown += 1;
             }
         }
         if syn > highest {
-            shown.highest_on = socket;
+            shown.highest_to = id;
         }
+    }
+
+    fn may_be_shown(&self, reader: &Reader, seen: &Seen<'_>) {
+        let Seen {
+            token, syn, text, ..
+        } = *seen;
+        let Some(sent) = self.sent.get(text) else {
+            panic!("promise 2: nobody sent {text}");
+        };
+        let is_for_it = match &sent.to {
+            To::One(only) => *only == token,
+            To::Many(reach) => self.members.is_reached(token, reach, sent.sent_at) != Some(false),
+        };
+        assert!(is_for_it, "promise 9: {text} was for others");
+        let is_refused = sent.answer == Some(Answer::Refused);
+        assert!(!is_refused, "promise 2: {text} was refused");
+        assert_eq!(sent.id.to_string(), seen.name, "{text} has one name");
+        let (ledger, address) = (self.store.ledger(), self.tokens[token]);
+        let stored = ledger.syn_of(sent.id, address);
+        assert!(
+            stored.is_some(),
+            "promise 5: {text} is shown and not durable"
+        );
+        assert_eq!(stored, Some(syn), "promise 3: {text} has another number");
+        let is_over = sent.is_over(seen.handed_over);
+        assert!(!is_over, "promise 8: {text} is shown too late");
+        let row = ledger.log(address).and_then(|log| log.rows.get(&syn));
+        let replaced_at = row.and_then(|row| row.replaced_at);
+        assert!(
+            replaced_at.is_none_or(|at| at >= reader.since),
+            "collapse: {text} was replaced before its reader came"
+        );
+    }
+
+    /// Between two numbers that a reader was shown nothing is missing that the cap has taken, unless
+    /// it was told so.
+    fn is_nothing_dropped_in_silence(&self, reader: &Reader, token: usize, last: Syn, next: Syn) {
+        let (ledger, now) = (self.store.ledger(), self.clock.now());
+        let log = ledger.log(self.tokens[token]).expect("looked at");
+        let from = last.max(log.acked).max(reader.told(token)) + 1;
+        if from >= next {
+            return;
+        }
+        let up_to = log.dropped_up_to.min(next - 1);
+        for (syn, row) in log.rows.range(from..).take_while(|(syn, _)| **syn <= up_to) {
+            let was_shown = self.shown[token].texts.contains_key(syn);
+            let sent = self.sent.values().find(|sent| sent.id == row.id);
+            let is_excused = sent.is_none_or(|sent| sent.is_excused(now));
+            assert!(
+                was_shown || is_excused || row.replaced_at.is_some(),
+                "cap: {syn} of token {token} was dropped, and its reader is shown {next} untold"
+            );
+        }
+    }
+
+    /// A device is told that pushes were dropped.
+    pub fn is_told(&mut self, reader: &mut Reader, token: usize, up_to: Syn) {
+        let id = reader.id;
+        self.note(&format!(
+            "token {token}: {id} is told, dropped up to {up_to}"
+        ));
+        self.totals.told_dropped += 1;
+        reader.is_told(token, up_to);
+        let ledger = self.store.ledger();
+        let dropped_up_to = |log: &Log| log.dropped_up_to;
+        let dropped = ledger.log(self.tokens[token]).map_or(0, dropped_up_to);
+        assert!(up_to <= dropped, "cap: {up_to} was not dropped, {dropped}");
     }
 
     /// A socket of a device was welcomed.
@@ -207,22 +278,51 @@ impl Judge {
         }
     }
 
-    /// What is durable, alive and not acknowledged, and was never shown: with every device connected
-    /// and nothing going wrong this must become empty.
+    /// What nobody has seen who should: with every device connected and nothing going wrong this
+    /// must become empty.
     /// With `only_answered`, of what was answered 200: for the rest nobody was promised a hint.
     pub fn missing(&self, only_answered: bool) -> Vec<String> {
-        let pending: BTreeMap<MessageId, Syn> = self.store.pending().into_iter().collect();
         let now = self.clock.now();
-        let waits = |sent: &Sent| {
-            let counts = !only_answered || sent.answer == Some(Answer::Stored);
-            counts && !sent.is_shown && now < sent.expires_at
-        };
-        let missing = self.sent.iter().filter(|(_, sent)| waits(sent));
+        let mut missing = Vec::new();
+        for (text, sent) in &self.sent {
+            if sent.is_excused(now) || only_answered && sent.answer != Some(Answer::Stored) {
+                continue;
+            }
+            for token in 0..self.tokens.len() {
+                if !sent.shown_to.contains(&token)
+                    && let Some(what) = self.is_missing(sent, token)
+                {
+                    missing.push(format!("token {token}: {text}, {what}"));
+                }
+            }
+        }
         missing
-            .filter_map(|(text, sent)| {
-                let (syn, token) = (pending.get(&sent.id)?, sent.token);
-                Some(format!("token {token}: {text}, number {syn}"))
-            })
-            .collect()
+    }
+
+    /// How many pushes to one token had become durable and were seen by nobody in time.
+    pub fn expired(&self) -> u64 {
+        let (now, ledger) = (self.clock.now(), self.store.ledger());
+        let is_unseen = |sent: &&Sent| match sent.to {
+            To::One(token) => {
+                let is_stored = ledger.syn_of(sent.id, self.tokens[token]).is_some();
+                is_stored && sent.shown_to.is_empty() && sent.is_over(now)
+            }
+            To::Many(_) => false,
+        };
+        self.sent.values().filter(is_unseen).count() as u64
+    }
+
+    fn is_missing(&self, sent: &Sent, token: usize) -> Option<String> {
+        let ledger = self.store.ledger();
+        let Some(syn) = ledger.syn_of(sent.id, self.tokens[token]) else {
+            let To::Many(reach) = &sent.to else {
+                return None;
+            };
+            let is_reached = self.members.is_reached(token, reach, sent.sent_at);
+            let is_due = sent.answer == Some(Answer::Stored) && is_reached == Some(true);
+            return is_due.then(|| "no copy".to_owned());
+        };
+        let log = ledger.log(self.tokens[token])?;
+        (!log.is_done_with(syn)).then(|| format!("number {syn}"))
     }
 }

@@ -5,7 +5,7 @@
 //! still while anybody has something to do, so a minute takes milliseconds. What is real: `Node`,
 //! Storage, Routers, Registries, Sessions, WebSocket frames and their framing. What is not: sockets
 //! are buffers in memory, so sessions never park (the parked set is the kernel's), there is no HTTP,
-//! and all workers share one thread.
+//! and all workers take turns on one thread, in an order and with pauses that the seed chooses.
 //!
 //! ```sh
 //! SIMULATION_SEED=7 cargo test --test simulation                       # one seed
@@ -15,11 +15,18 @@
 mod alarm;
 mod device;
 mod judge;
+mod ledger;
+#[expect(dead_code, reason = "nobody sends to many yet")]
+mod members;
 mod pipe;
+mod reader;
 mod sender;
+mod sent;
 mod socket;
 mod store;
 mod store_verbs;
+mod totals;
+mod worker;
 mod world;
 
 use std::sync::Mutex;
@@ -38,7 +45,7 @@ fn every_promise_is_kept_whatever_the_seed() {
     let count = number("SIMULATION_SEEDS").unwrap_or(if given.is_some() { 1 } else { SEEDS });
     let first = given.unwrap_or(1);
     let (next, found) = (AtomicU64::new(first), Mutex::new(None));
-    let totals = Mutex::new(world::Totals::default());
+    let totals = Mutex::new(totals::Totals::default());
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {

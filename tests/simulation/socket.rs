@@ -1,10 +1,12 @@
 //! One socket of a device: says hello, acknowledges what it likes, and ends in one of many ways.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::stream::SplitStream;
 use futures_util::{SinkExt as _, StreamExt as _};
+use herald::clock::Millis;
 use herald::push::Syn;
 use herald_protocol::{
     CloseCode, DeviceFrame, Hello, PushFrame, ServerFrame, TokenCursor, TokenState,
@@ -19,8 +21,11 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use crate::pipe::Pipe;
-use crate::world::{Door, PING_INTERVAL_MS, World};
+use crate::judge::Seen;
+use crate::pipe::{HandedOver, Pipe};
+use crate::reader::Reader;
+use crate::worker::Door;
+use crate::world::{PING_INTERVAL_MS, World};
 
 /// How it ends, unless the server ends it.
 #[derive(Debug, Clone, Copy)]
@@ -40,14 +45,13 @@ struct Held {
     asked: Option<Instant>,
     /// Answers that are still to come.
     answers: usize,
-    /// The last number that this socket has shown.
-    last: Syn,
 }
 
 struct Socket {
     world: Rc<World>,
     device: usize,
-    id: u64,
+    reader: Reader,
+    handed_over: Rc<RefCell<HandedOver>>,
     stream: SplitStream<WebSocketStream<DuplexStream>>,
     saying: UnboundedSender<Message>,
     random: SmallRng,
@@ -63,7 +67,13 @@ pub async fn live(world: Rc<World>, door: Door, device: usize, mut random: Small
     let room = [64, 256, 4_096][random.random_range(0..3)];
     let (near, far) = tokio::io::duplex(room);
     let entrance = random.random_range(0..door.len());
-    door[entrance].enter(Pipe(far), &[], Some(world.devices[device]));
+    let handed_over = Rc::<RefCell<HandedOver>>::default();
+    let pipe = Pipe {
+        stream: far,
+        clock: world.clock.clone(),
+        handed_over: Rc::clone(&handed_over),
+    };
+    let _ = door[entrance].send((pipe, world.devices[device]));
     let id = world.next_number();
     world.judge().totals.sockets += 1;
     let lasts = Duration::from_millis(random.random_range(50..6_000));
@@ -79,7 +89,6 @@ pub async fn live(world: Rc<World>, door: Door, device: usize, mut random: Small
         is_subscribed: false,
         asked: None,
         answers: 0,
-        last: 0,
     });
     let stream = WebSocketStream::from_raw_socket(near, Role::Client, None).await;
     let (mut sink, stream) = stream.split();
@@ -97,7 +106,8 @@ pub async fn live(world: Rc<World>, door: Door, device: usize, mut random: Small
         stream,
         saying,
         device,
-        id,
+        reader: Reader::new(id),
+        handed_over,
         random,
         said: Instant::now(),
         is_greeted: false,
@@ -145,7 +155,7 @@ impl Socket {
     }
 
     fn note(&self, what: &str) {
-        let (device, socket) = (self.device, self.id);
+        let (device, socket) = (self.device, self.reader.id);
         let mut judge = self.world.judge();
         judge.note(&format!("device {device}, socket {socket}: {what}"));
     }
@@ -162,9 +172,7 @@ impl Socket {
             let patience = Duration::from_millis(self.random.random_range(20..300));
             match timeout(patience, self.stream.next()).await {
                 Err(_) => self.idle()?,
-                Ok(Some(Ok(Message::Text(text)))) => self.hear(&text)?,
-                Ok(Some(Ok(Message::Close(Some(close))))) => self.closed(close.code.into()),
-                Ok(Some(Ok(_))) => {}
+                Ok(Some(Ok(message))) => self.take(&message)?,
                 Ok(Some(Err(_)) | None) => return None,
             }
             self.world.judge().looks(self.device);
@@ -203,9 +211,9 @@ impl Socket {
         let seen = self.world.seen(token);
         let min_syn = if self.one_in(3) { 0 } else { seen + 1 };
         let address = self.world.tokens[token].address;
-        self.world
-            .store
-            .device_acks(address.id, min_syn.saturating_sub(1));
+        let mut ledger = self.world.store.ledger();
+        ledger.device_acks(address.id, min_syn.saturating_sub(1));
+        drop(ledger);
         TokenCursor {
             token: self.text_of(token),
             min_syn,
@@ -235,16 +243,34 @@ impl Socket {
 
     // --- What it hears -----------------------------------------------------------------------
 
-    fn hear(&mut self, text: &str) -> Option<()> {
+    fn take(&mut self, message: &Message) -> Option<()> {
+        let length = message.len() as u64;
+        // As the server frames them: not masked, and never in pieces.
+        let header = if length < 126 { 2 } else { 4 };
+        let handed_over = self.handed_over.borrow_mut().read(header + length);
+        match message {
+            Message::Text(text) => return self.hear(text, handed_over),
+            Message::Close(Some(close)) => self.closed(close.code.into()),
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn hear(&mut self, text: &str, handed_over: Millis) -> Option<()> {
         match ServerFrame::parse(text).expect("a frame of ours") {
             ServerFrame::Welcome(welcome) => {
                 self.is_greeted = true;
-                self.world.judge().greeted(self.device, self.id);
+                self.world.judge().greeted(self.device, self.reader.id);
                 welcome.tokens.iter().for_each(|state| self.learn(state));
             }
             ServerFrame::Subscribed(state) => self.learn(&state),
-            ServerFrame::Push(frame) => return self.see(&frame),
-            ServerFrame::Unregistered { .. } | ServerFrame::Deleted { .. } => {
+            ServerFrame::Push(frame) => return self.see(&frame, handed_over),
+            ServerFrame::Deleted { token, up_to_syn } => {
+                let token = self.world.token_named(&token);
+                let mut judge = self.world.judge();
+                judge.is_told(&mut self.reader, token, up_to_syn);
+            }
+            ServerFrame::Unregistered { .. } => {
                 panic!("promise 1: {text} to device {}", self.device)
             }
             _ => {}
@@ -264,12 +290,18 @@ impl Socket {
         held.answers -= 1;
     }
 
-    fn see(&mut self, frame: &PushFrame) -> Option<()> {
+    fn see(&mut self, frame: &PushFrame, handed_over: Millis) -> Option<()> {
         let token = self.world.token_named(&frame.token);
-        let held = self.held.iter_mut().find(|it| it.token == token);
-        let held = held.expect("promise 9: a push of another device");
-        let last = std::mem::replace(&mut held.last, frame.syn);
-        self.world.judge().sees(token, self.id, last, frame);
+        let is_own = self.held.iter().any(|it| it.token == token);
+        assert!(is_own, "promise 9: a push of another device");
+        let seen = Seen {
+            token,
+            syn: frame.syn,
+            text: frame.message.get(),
+            name: &frame.message_id,
+            handed_over,
+        };
+        self.world.judge().sees(&mut self.reader, &seen);
         self.world.sees(token, frame.syn);
         if self.one_in(2) && !self.is_silent {
             self.ack(token, frame.syn)?;
@@ -279,7 +311,7 @@ impl Socket {
 
     fn ack(&mut self, token: usize, syn: Syn) -> Option<()> {
         let address = self.world.tokens[token].address;
-        self.world.store.device_acks(address.id, syn);
+        self.world.store.ledger().device_acks(address.id, syn);
         let token = self.text_of(token);
         self.say(DeviceFrame::Ack { token, syn })
     }
@@ -360,7 +392,7 @@ impl Socket {
     }
 
     async fn sleep(&mut self) {
-        self.world.judge().gone(self.device, self.id);
+        self.world.judge().gone(self.device, self.reader.id);
         for _ in 0..self.random.random_range(1..40) {
             if self.world.is_calm() {
                 break;

@@ -5,30 +5,39 @@
 //! crash the store is what the journal makes of an empty one, and the journal has lost some of what
 //! came after the last sync. Acknowledgements are not synced by themselves, as the contract allows.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use herald::clock::Millis;
-use herald::push::{MessageId, NewPush, Syn};
+use herald::push::{NewPush, Syn};
 use herald::store::counters::PushCounters;
 use herald::store::memory::MemoryStore;
-use herald::store::{Appended, Settled, SettledSink, Store, StoreError, StoreLimits};
-use herald::token::{TokenAddress, TokenId};
+use herald::store::{Appended, Audience, Settled, SettledSink, Store, StoreError, StoreLimits};
+use herald::token::TokenAddress;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-const LIMITS: StoreLimits = StoreLimits {
-    pending_per_token: 1_000,
-    token_ttl_ms: 30 * 24 * 60 * 60 * 1_000,
-    topics_per_token: 10,
-};
+use crate::ledger::Ledger;
+
+/// How many pushes of a token are kept, by the seed: so few that devices feel it, or enough for all.
+const PENDING_MAX: [usize; 3] = [3, 12, 1_000];
+
+fn limits(pending_per_token: usize) -> StoreLimits {
+    StoreLimits {
+        pending_per_token,
+        token_ttl_ms: 30 * 24 * 60 * 60 * 1_000,
+        topics_per_token: 10,
+    }
+}
 
 /// The store.
 pub struct FaultyStore {
     state: Mutex<State>,
+    /// Locked after the state, if both are.
+    ledger: Arc<Mutex<Ledger>>,
     staged: Notify,
 }
 
@@ -40,12 +49,9 @@ struct State {
     waiting: VecDeque<Waiting>,
     random: SmallRng,
     is_faulty: bool,
-    /// The number of each push that is durable.
-    durable: HashMap<MessageId, (TokenId, Syn)>,
-    /// The highest number that each token's own device has acknowledged.
-    may_ack: HashMap<TokenId, Syn>,
-    acked: HashMap<TokenId, Syn>,
-    pub faults: u64,
+    limits: StoreLimits,
+    ledger: Arc<Mutex<Ledger>>,
+    faults: u64,
 }
 
 #[derive(Clone)]
@@ -61,8 +67,15 @@ struct Waiting {
     sink: SettledSink,
 }
 
-fn empty() -> Arc<MemoryStore> {
-    Arc::new(MemoryStore::new(LIMITS, Arc::new(PushCounters::default())))
+/// How an append has ended, and nobody knows yet.
+type Ended = (Waiting, Result<Appended, StoreError>);
+
+fn empty(limits: StoreLimits) -> Arc<MemoryStore> {
+    Arc::new(MemoryStore::new(limits, Arc::new(PushCounters::default())))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Appends that are durable when this returns: so is the memory store's nature.
@@ -80,26 +93,34 @@ fn append_now(memory: &MemoryStore, push: NewPush) -> Appended {
 
 impl FaultyStore {
     pub fn new(seed: u64) -> Self {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let limits = limits(PENDING_MAX[random.random_range(0..PENDING_MAX.len())]);
+        let ledger = Arc::<Mutex<Ledger>>::default();
         let state = State {
-            memory: empty(),
+            memory: empty(limits),
             journal: Vec::new(),
             synced: 0,
             waiting: VecDeque::new(),
-            random: SmallRng::seed_from_u64(seed),
+            random,
             is_faulty: true,
-            durable: HashMap::new(),
-            may_ack: HashMap::new(),
-            acked: HashMap::new(),
+            limits,
+            ledger: Arc::clone(&ledger),
             faults: 0,
         };
         Self {
             state: Mutex::new(state),
+            ledger,
             staged: Notify::new(),
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
+    }
+
+    /// What is durable.
+    pub fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        lock(&self.ledger)
     }
 
     pub fn memory(&self) -> Arc<MemoryStore> {
@@ -113,36 +134,6 @@ impl FaultyStore {
 
     pub fn faults(&self) -> u64 {
         self.state().faults
-    }
-
-    /// The number of a push that is durable.
-    pub fn syn_of(&self, id: MessageId) -> Option<Syn> {
-        self.state().durable.get(&id).map(|(_, syn)| *syn)
-    }
-
-    /// How far the token of a push is acknowledged.
-    pub fn acked(&self, id: MessageId) -> Syn {
-        let state = self.state();
-        let token = state.durable.get(&id).map(|(token, _)| token);
-        let acked = token.and_then(|token| state.acked.get(token));
-        acked.copied().unwrap_or(0)
-    }
-
-    /// Everything durable that was not acknowledged.
-    pub fn pending(&self) -> Vec<(MessageId, Syn)> {
-        let state = self.state();
-        let pending = state.durable.iter().filter(|(_, (token, syn))| {
-            let acked = state.acked.get(token).copied().unwrap_or(0);
-            *syn > acked
-        });
-        pending.map(|(id, (_, syn))| (*id, *syn)).collect()
-    }
-
-    /// A token's own device is about to acknowledge.
-    pub fn device_acks(&self, token: TokenId, syn: Syn) {
-        let mut state = self.state();
-        let known = state.may_ack.entry(token).or_insert(0);
-        *known = (*known).max(syn);
     }
 
     // --- The disk ----------------------------------------------------------------------------
@@ -159,15 +150,40 @@ impl FaultyStore {
             // Durable, and nobody knows yet.
             let pause = self.state().pause();
             sleep(pause).await;
-            let is_single = self.state().random.random_range(0..2) == 0;
-            for (sink, settled) in group {
-                // One by one they fill the mailboxes of whoever hears of them.
-                match is_single {
-                    true => settled.into_iter().for_each(|it| sink(vec![it])),
-                    false => sink(settled),
-                }
+            self.tell(group);
+        }
+    }
+
+    fn tell(&self, group: Vec<Ended>) {
+        // One by one they fill the mailboxes of whoever hears of them.
+        let is_single = self.state().random.random_range(0..2) == 0;
+        let mut told: Vec<(SettledSink, Vec<Settled>)> = Vec::new();
+        for (waiting, outcome) in group {
+            let outcome = outcome.map(|appended| self.as_seen_now(&waiting.push, appended));
+            let (ticket, sink) = (waiting.ticket, waiting.sink);
+            let settled = Settled { ticket, outcome };
+            let known = told.iter_mut();
+            match known
+                .filter(|_| !is_single)
+                .find(|(it, _)| Arc::ptr_eq(it, &sink))
+            {
+                Some((_, group)) => group.push(settled),
+                None => told.push((sink, vec![settled])),
             }
         }
+        told.into_iter().for_each(|(sink, group)| sink(group));
+    }
+
+    /// Nobody may see any more what was replaced before anybody was told of it.
+    fn as_seen_now(&self, push: &NewPush, mut appended: Appended) -> Appended {
+        if let Appended::Stored { syn, audience, .. } = &mut appended {
+            let ledger = self.ledger();
+            let row = ledger.log(push.address.id).and_then(|it| it.rows.get(syn));
+            if row.is_some_and(|row| row.replaced_at.is_some()) {
+                *audience = Audience::Nobody;
+            }
+        }
+        appended
     }
 
     pub fn stage(&self, push: NewPush, ticket: u64, sink: &SettledSink) {
@@ -189,7 +205,7 @@ impl FaultyStore {
         let (synced, written) = (state.synced, state.journal.len());
         let kept = state.random.random_range(synced..=written);
         state.journal.truncate(kept);
-        state.memory = empty();
+        state.memory = empty(state.limits);
         for step in state.journal.clone() {
             state.replay(step);
         }
@@ -212,26 +228,13 @@ impl FaultyStore {
     pub fn note_contact(&self, address: &TokenAddress, min_syn: Syn, now: Millis) {
         let step = Step::Contact(*address, min_syn, now);
         self.state().journal.push(step);
-        self.note_acked(address.id, min_syn.saturating_sub(1));
+        self.ledger().acks(address.id, min_syn.saturating_sub(1));
     }
 
     pub fn note_ack(&self, address: &TokenAddress, up_to: Syn, acked: Syn, now: Millis) {
         let step = Step::Ack(*address, up_to, now);
         self.state().journal.push(step);
-        self.note_acked(address.id, acked);
-    }
-
-    fn note_acked(&self, token: TokenId, acked: Syn) {
-        let allowed = {
-            let mut state = self.state();
-            let known = state.acked.entry(token).or_insert(0);
-            *known = (*known).max(acked);
-            state.may_ack.get(&token).copied().unwrap_or(0)
-        };
-        assert!(
-            acked <= allowed,
-            "promise 7: acknowledged up to {acked}, its device only up to {allowed}"
-        );
+        self.ledger().acks(address.id, acked);
     }
 }
 
@@ -258,7 +261,7 @@ impl State {
         })
     }
 
-    fn commit_some(&mut self) -> Vec<(SettledSink, Vec<Settled>)> {
+    fn commit_some(&mut self) -> Vec<Ended> {
         let waiting = self.waiting.len();
         let is_all = self.random.random_range(0..3) == 0;
         let count = if is_all {
@@ -267,17 +270,13 @@ impl State {
             self.random.random_range(0..=waiting)
         };
         let group: Vec<Waiting> = self.waiting.drain(..count).collect();
-        let mut told: Vec<(SettledSink, Vec<Settled>)> = Vec::new();
-        for Waiting { push, ticket, sink } in group {
-            let outcome = self.commit_one(push);
-            let settled = Settled { ticket, outcome };
-            match told.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &sink)) {
-                Some((_, group)) => group.push(settled),
-                None => told.push((sink, vec![settled])),
-            }
-        }
+        let ended = group.into_iter().map(|waiting| {
+            let outcome = self.commit_one(waiting.push.clone());
+            (waiting, outcome)
+        });
+        let ended = ended.collect();
         self.synced = self.journal.len();
-        told
+        ended
     }
 
     fn commit_one(&mut self, push: NewPush) -> Result<Appended, StoreError> {
@@ -296,12 +295,13 @@ impl State {
     }
 
     fn write(&mut self, push: NewPush) -> Appended {
-        let (id, token) = (push.message_id, push.address.id);
-        let appended = append_now(&self.memory, push);
-        if let Appended::Stored { syn, .. } = appended {
-            let known = self.durable.insert(id, (token, syn));
+        let appended = append_now(&self.memory, push.clone());
+        if let Appended::Stored {
+            syn, deleted_up_to, ..
+        } = appended
+        {
             // What was durable before a crash is the same after it.
-            assert!(known.is_none_or(|known| known == (token, syn)));
+            lock(&self.ledger).stores(&push, syn, deleted_up_to);
         }
         appended
     }

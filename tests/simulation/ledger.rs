@@ -1,0 +1,110 @@
+//! What has become durable, and what may be gone of it: against this the judge holds what is shown.
+
+use std::collections::{BTreeMap, HashMap};
+
+use herald::push::{CollapseKey, MessageId, NewPush, Syn};
+use herald::token::TokenId;
+use tokio::time::Instant;
+
+/// A push that is durable.
+pub struct Row {
+    pub id: MessageId,
+    key: Option<CollapseKey>,
+    /// Since when a newer one of its key is durable.
+    pub replaced_at: Option<Instant>,
+}
+
+/// One token's.
+#[derive(Default)]
+pub struct Log {
+    pub rows: BTreeMap<Syn, Row>,
+    /// The highest number that its own device has acknowledged, or is about to.
+    may_ack: Syn,
+    pub acked: Syn,
+    /// The cap has taken everything up to here.
+    pub dropped_up_to: Syn,
+}
+
+/// All tokens'. It forgets nothing, be there a crash or not.
+#[derive(Default)]
+pub struct Ledger {
+    logs: HashMap<TokenId, Log>,
+    numbers: HashMap<(MessageId, TokenId), Syn>,
+}
+
+impl Ledger {
+    /// A push has become durable, or is so after a crash as it was before.
+    pub fn stores(&mut self, push: &NewPush, syn: Syn, dropped_up_to: Option<Syn>) {
+        let name = (push.message_id, push.address.id);
+        let known = self.numbers.insert(name, syn);
+        assert!(
+            known.is_none_or(|known| known == syn),
+            "promise 3: one push is stored twice, as {known:?} and as {syn}"
+        );
+        let log = self.logs.entry(push.address.id).or_default();
+        log.dropped_up_to = log.dropped_up_to.max(dropped_up_to.unwrap_or(0));
+        if known.is_some() {
+            return;
+        }
+        if push.collapse_key.is_some() {
+            let same = |row: &&mut Row| row.key == push.collapse_key;
+            for older in log.rows.values_mut().filter(same) {
+                older.replaced_at.get_or_insert_with(Instant::now);
+            }
+        }
+        let row = Row {
+            id: push.message_id,
+            key: push.collapse_key,
+            replaced_at: None,
+        };
+        log.rows.insert(syn, row);
+    }
+
+    pub fn syn_of(&self, id: MessageId, token: TokenId) -> Option<Syn> {
+        self.numbers.get(&(id, token)).copied()
+    }
+
+    pub fn log(&self, token: TokenId) -> Option<&Log> {
+        self.logs.get(&token)
+    }
+
+    /// How many pushes were replaced, how many dropped.
+    pub fn counts(&self) -> (u64, u64) {
+        let replaced = |log: &Log| {
+            let rows = log.rows.values();
+            rows.filter(|row| row.replaced_at.is_some()).count() as u64
+        };
+        let logs = self.logs.values();
+        let sums = logs.map(|log| (replaced(log), log.dropped_up_to));
+        sums.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1))
+    }
+
+    // --- Acknowledgements --------------------------------------------------------------------
+
+    /// A token's own device is about to acknowledge.
+    pub fn device_acks(&mut self, token: TokenId, syn: Syn) {
+        let log = self.logs.entry(token).or_default();
+        log.may_ack = log.may_ack.max(syn);
+    }
+
+    /// The store has taken an acknowledgement.
+    pub fn acks(&mut self, token: TokenId, acked: Syn) {
+        let log = self.logs.entry(token).or_default();
+        log.acked = log.acked.max(acked);
+        let allowed = log.may_ack;
+        assert!(
+            acked <= allowed,
+            "promise 7: acknowledged up to {acked}, its device only up to {allowed}"
+        );
+    }
+}
+
+impl Log {
+    /// Whether nobody has to be shown this number any more: it is acknowledged, dropped or replaced.
+    pub fn is_done_with(&self, syn: Syn) -> bool {
+        let is_replaced = |row: &Row| row.replaced_at.is_some();
+        syn <= self.acked
+            || syn <= self.dropped_up_to
+            || self.rows.get(&syn).is_some_and(is_replaced)
+    }
+}
