@@ -29,7 +29,7 @@ pub async fn live(world: Rc<World>, door: Door, device: usize, mut random: Small
         tokio::select! {
             // In the order in which they stand here: the same seed must tell the same story.
             biased;
-            _ = crowds.changed() => continue,
+            _ = crowds.recv() => continue,
             () = sleep(patience), if is_impatient => {}
             _ = join_all(&mut lives) => {}
         }

@@ -12,6 +12,10 @@ pub struct Row {
     key: Option<CollapseKey>,
     /// Since when a newer one of its key is durable.
     pub replaced_at: Option<Instant>,
+    /// It became durable together with others, in this group.
+    group: u64,
+    /// The newer one was in the same group: nobody could see it before that was there.
+    pub was_never_to_be_seen: bool,
 }
 
 /// One token's.
@@ -30,9 +34,15 @@ pub struct Log {
 pub struct Ledger {
     logs: HashMap<TokenId, Log>,
     numbers: HashMap<(MessageId, TokenId), Syn>,
+    group: u64,
 }
 
 impl Ledger {
+    /// What becomes durable from now on does so together.
+    pub fn begins_group(&mut self) {
+        self.group += 1;
+    }
+
     /// A push has become durable, or is so after a crash as it was before.
     pub fn stores(&mut self, push: &NewPush, syn: Syn, dropped_up_to: Option<Syn>) {
         let name = (push.message_id, push.address.id);
@@ -50,12 +60,15 @@ impl Ledger {
             let same = |row: &&mut Row| row.key == push.collapse_key;
             for older in log.rows.values_mut().filter(same) {
                 older.replaced_at.get_or_insert_with(Instant::now);
+                older.was_never_to_be_seen |= older.group == self.group;
             }
         }
         let row = Row {
             id: push.message_id,
             key: push.collapse_key,
             replaced_at: None,
+            group: self.group,
+            was_never_to_be_seen: false,
         };
         log.rows.insert(syn, row);
     }

@@ -72,9 +72,11 @@ pub async fn probe(world: Rc<World>, node: Node, token: usize) {
     }
 }
 
-/// Sends one push to a token; whether it is taken does not matter.
-pub async fn one(world: Rc<World>, node: Node, token: usize) {
-    send(&world, &node, token, PLAIN).await;
+/// Sends some pushes to a token; whether they are taken does not matter.
+pub async fn some(world: Rc<World>, node: Node, token: usize) {
+    for _ in 0..3 {
+        send(&world, &node, token, PLAIN).await;
+    }
 }
 
 async fn send(world: &World, node: &Node, token: usize, manner: Manner) -> Answer {

@@ -270,6 +270,7 @@ impl State {
             self.random.random_range(0..=waiting)
         };
         let group: Vec<Waiting> = self.waiting.drain(..count).collect();
+        lock(&self.ledger).begins_group();
         let ended = group.into_iter().map(|waiting| {
             let outcome = self.commit_one(waiting.push.clone());
             (waiting, outcome)

@@ -49,7 +49,8 @@ async fn give_turns(world: Rc<World>, mut thread: LocalSet, mut random: SmallRng
     loop {
         let pause_ms = match random.random_range(0..400) {
             0 if !world.is_calm() => random.random_range(0..700),
-            0..25 => random.random_range(1..20),
+            0..5 => random.random_range(20..100),
+            5..25 => random.random_range(1..20),
             _ => 0,
         };
         if pause_ms > 0 {

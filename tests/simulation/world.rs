@@ -12,7 +12,7 @@ use herald::push::Syn;
 use herald::token::{DeviceId, Key, Keyring, ProjectHash, TokenAddress, TokenId};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
-use tokio::sync::watch;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep};
 
@@ -25,8 +25,6 @@ use crate::{alarm, device, sender, worker};
 const BEGIN_MS: Millis = 30_000_000 * 60_000;
 
 pub const PING_INTERVAL_MS: u64 = 1_000;
-
-const WORKERS: usize = 2;
 
 /// After the last fault every connected device has everything within this time.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -56,7 +54,7 @@ pub struct World {
     seen: RefCell<Vec<Syn>>,
     is_calm: Cell<bool>,
     numbers: Cell<u64>,
-    crowds: watch::Sender<()>,
+    crowds: RefCell<Vec<UnboundedSender<()>>>,
 }
 
 /// How a seed went.
@@ -165,7 +163,7 @@ impl World {
             judge: RefCell::new(judge),
             is_calm: Cell::new(false),
             numbers: Cell::new(0),
-            crowds: watch::Sender::new(()),
+            crowds: RefCell::default(),
         }
     }
 
@@ -178,8 +176,10 @@ impl World {
     }
 
     /// In the calm: tells when all devices are to connect again at the same moment.
-    pub fn crowds(&self) -> watch::Receiver<()> {
-        self.crowds.subscribe()
+    pub fn crowds(&self) -> UnboundedReceiver<()> {
+        let (call, calls) = unbounded_channel();
+        self.crowds.borrow_mut().push(call);
+        calls
     }
 
     /// Never the same twice.
@@ -265,11 +265,14 @@ impl World {
     /// comes after it that could tell a session what it has missed, or a router whose a token is.
     async fn crowd_in(self: &Rc<Self>, node: &Node, random: &mut SmallRng) {
         self.judge().note("a crowd");
-        let _ = self.crowds.send(());
+        for call in self.crowds.borrow().iter() {
+            // Who lived with an earlier node hears nothing any more.
+            let _ = call.send(());
+        }
         sleep(Duration::from_millis(random.random_range(0..40))).await;
-        let burst = (0..random.random_range(10..30)).map(|_| {
+        let burst = (0..random.random_range(5..15)).map(|_| {
             let token = random.random_range(0..self.tokens.len());
-            spawn_local(sender::one(Rc::clone(self), node.clone(), token))
+            spawn_local(sender::some(Rc::clone(self), node.clone(), token))
         });
         for send in burst.collect::<Vec<_>>() {
             let _ = send.await;
@@ -296,7 +299,8 @@ impl World {
 fn settings(random: &mut SmallRng) -> NodeSettings {
     let mut one_of = |choices: [usize; 3]| choices[random.random_range(0..3)];
     NodeSettings {
-        workers: WORKERS,
+        // With more of them than two, one can fill the mailbox of another that is small.
+        workers: one_of([1, 2, 4]),
         mailbox: one_of([2, 8, 64]),
         session_mailbox: one_of([1, 2, 16]),
         in_flight_per_token: one_of([1, 4, 16]),
