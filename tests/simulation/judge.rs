@@ -212,10 +212,8 @@ impl Judge {
         let up_to = log.dropped_up_to.min(next - 1);
         for (syn, row) in log.rows.range(from..).take_while(|(syn, _)| **syn <= up_to) {
             let was_shown = self.shown[token].texts.contains_key(syn);
-            let sent = self.sent.values().find(|sent| sent.id == row.id);
-            let is_excused = sent.is_none_or(|sent| sent.is_excused(now));
             assert!(
-                was_shown || is_excused || row.replaced_at.is_some(),
+                was_shown || now >= row.expires_at || row.replaced_at.is_some(),
                 "cap: {syn} of token {token} was dropped, and its reader is shown {next} untold"
             );
         }

@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use herald::clock::Millis;
 use herald::push::{CollapseKey, MessageId, NewPush, Syn};
 use herald::token::TokenId;
 use tokio::time::Instant;
 
 /// A push that is durable.
 pub struct Row {
-    pub id: MessageId,
+    pub expires_at: Millis,
     key: Option<CollapseKey>,
     /// Since when a newer one of its key is durable.
     pub replaced_at: Option<Instant>,
@@ -64,7 +65,7 @@ impl Ledger {
             }
         }
         let row = Row {
-            id: push.message_id,
+            expires_at: push.expires_at,
             key: push.collapse_key,
             replaced_at: None,
             group: self.group,

@@ -18,7 +18,9 @@ mod judge;
 mod ledger;
 #[expect(dead_code, reason = "nobody sends to many yet")]
 mod members;
+mod pages;
 mod pipe;
+mod poll;
 mod reader;
 mod sender;
 mod sent;

@@ -329,7 +329,10 @@ impl Socket {
         let token = held.token;
         if self.world.is_calm() {
             self.ask_for_all()?;
-            return self.ack(token, self.world.seen(token));
+            return match self.one_in(3) {
+                true => self.ack(token, self.world.seen(token)),
+                false => Some(()),
+            };
         }
         match self.random.random_range(0..12) {
             0..=3 => self.ack(token, self.world.seen(token)),

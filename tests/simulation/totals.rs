@@ -14,6 +14,7 @@ pub struct Totals {
     pub replaced: u64,
     pub dropped: u64,
     pub told_dropped: u64,
+    pub polls: u64,
     pub sockets: u64,
     pub takeovers: u64,
     pub silent: u64,
@@ -33,7 +34,7 @@ impl Totals {
         }
     }
 
-    fn all_mut(&mut self) -> [&mut u64; 18] {
+    fn all_mut(&mut self) -> [&mut u64; 19] {
         [
             &mut self.sends,
             &mut self.stored,
@@ -45,6 +46,7 @@ impl Totals {
             &mut self.replaced,
             &mut self.dropped,
             &mut self.told_dropped,
+            &mut self.polls,
             &mut self.sockets,
             &mut self.takeovers,
             &mut self.silent,

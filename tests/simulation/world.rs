@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 use crate::judge::Judge;
 use crate::store::FaultyStore;
 use crate::totals::Totals;
-use crate::{alarm, device, sender, worker};
+use crate::{alarm, device, poll, sender, worker};
 
 /// When every story begins: the start of a minute.
 const BEGIN_MS: Millis = 30_000_000 * 60_000;
@@ -30,7 +30,7 @@ pub const PING_INTERVAL_MS: u64 = 1_000;
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// So often everybody comes at once in the calm.
-const CROWDS: usize = 3;
+const CROWDS: usize = 2;
 
 /// Lines of a story that are told when it ends badly.
 const TOLD: usize = 200;
@@ -227,6 +227,7 @@ impl World {
         for device in 0..self.devices.len() {
             let door = Rc::clone(&door);
             spawn_local(device::live(Rc::clone(self), door, device, own()));
+            spawn_local(poll::live(Rc::clone(self), node.clone(), device, own()));
         }
         for _ in 0..2 {
             spawn_local(sender::live(Rc::clone(self), node.clone(), own()));
@@ -258,6 +259,9 @@ impl World {
         self.nothing_is_missing(false).await;
         for _ in 0..CROWDS {
             self.crowd_in(&node, &mut random).await;
+        }
+        for token in 0..self.tokens.len() {
+            poll::everything(&self, &node, token).await;
         }
     }
 
