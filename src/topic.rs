@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::clock::Millis;
+
 pub use condition::{CONDITION_TOPICS_MAX, Condition, ConditionError};
 pub use fan_out::{Checkpoint, FanOut, Place};
 
@@ -84,6 +86,15 @@ pub enum Walk {
     Everyone,
 }
 
+/// How a token is met that is to have a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meeting {
+    /// It will not be met again.
+    Last,
+    /// It may be met on a later walk, where its copy must still be known.
+    Again,
+}
+
 impl Reach {
     /// The walks that together meet everybody it reaches: as few as may be.
     #[must_use]
@@ -106,18 +117,41 @@ impl Reach {
         }
     }
 
-    /// Whether a token that is met on one of the [`Self::walks`] is reached by it, and was not met
-    /// on one of those before that, `earlier`. `is_subscribed` knows the topics of
-    /// [`Self::asks_for`].
-    pub fn reaches_on(&self, earlier: &[Walk], is_subscribed: impl Fn(&TopicName) -> bool) -> bool {
+    /// What to do with a token that is met on the walk number `at` of its [`Self::walks`], for a push
+    /// that was accepted then; nothing if it is not reached by it, or has its copy. `since` knows the
+    /// topics of [`Self::asks_for`]: since when the token is subscribed.
+    ///
+    /// Tokens come and go while others are walked, and still none may have two copies. Who is on one of
+    /// the earlier walks and was there at the accept has met it there. Who has come to this walk only
+    /// since then may have left an earlier one, and may go without. Who goes on to be met on a later
+    /// walk is to be known there, even if it leaves this one.
+    pub fn meets(
+        &self,
+        walks: &[Walk],
+        at: usize,
+        accepted_at: Millis,
+        since: impl Fn(&TopicName) -> Option<Millis>,
+    ) -> Option<Meeting> {
         let Self::Condition(condition) = self else {
-            return true;
+            return Some(Meeting::Last);
         };
-        let is_met_before = earlier.iter().any(|walk| match walk {
-            Walk::Members(topic) => is_subscribed(topic),
-            Walk::Everyone => false,
-        });
-        !is_met_before && condition.holds(is_subscribed)
+        if !condition.holds(|topic| since(topic).is_some()) {
+            return None;
+        }
+        let is_on = |walk: &Walk, by: Millis| match walk {
+            Walk::Members(topic) => since(topic).is_some_and(|since| since <= by),
+            Walk::Everyone => true,
+        };
+        let is_met_before = walks[..at].iter().any(|walk| is_on(walk, accepted_at));
+        let is_late = at > 0 && !is_on(&walks[at], accepted_at);
+        if is_met_before || is_late {
+            return None;
+        }
+        let is_met_again = walks[at + 1..].iter().any(|walk| is_on(walk, Millis::MAX));
+        Some(match is_met_again {
+            true => Meeting::Again,
+            false => Meeting::Last,
+        })
     }
 
     /// A text that [`Self::from_text`] reads.
@@ -203,16 +237,55 @@ mod tests {
                     place.is_some_and(|place| subscribed >> place & 1 == 1)
                 };
                 let walks = reach.walks();
+                let since = |asked: &TopicName| is_subscribed(asked).then_some(1);
                 let met = walks.iter().enumerate().filter(|(number, walk)| {
-                    let is_on_it = match walk {
-                        Walk::Members(topic) => is_subscribed(topic),
-                        Walk::Everyone => true,
-                    };
-                    is_on_it && reach.reaches_on(&walks[..*number], is_subscribed)
+                    is_on(walk, since) && reach.meets(&walks, *number, 2, since).is_some()
                 });
                 let expected = usize::from(parsed.holds(is_subscribed));
                 assert_eq!(met.count(), expected, "{condition}, {subscribed:b}");
             }
+        }
+    }
+
+    fn is_on(walk: &Walk, since: impl Fn(&TopicName) -> Option<Millis>) -> bool {
+        match walk {
+            Walk::Members(topic) => since(topic).is_some(),
+            Walk::Everyone => true,
+        }
+    }
+
+    /// What a topic may be to a token on the first and on the second walk, of a push accepted at 2:
+    /// since when it is in it. It may leave, join, or join again in between.
+    fn histories() -> Vec<[Option<Millis>; 2]> {
+        let begins = [None, Some(1), Some(3)];
+        let goes_on = |begin| [[begin, begin], [begin, None], [begin, Some(4)]];
+        begins.into_iter().flat_map(goes_on).collect()
+    }
+
+    #[test]
+    fn who_comes_or_goes_between_the_walks_has_no_second_copy() {
+        let reach = reach("'a' in topics || 'b' in topics");
+        let walks = reach.walks();
+        let (every_a, every_b) = (histories(), histories());
+        let all = every_a
+            .iter()
+            .flat_map(|a| every_b.iter().map(move |b| (a, b)));
+        for (a, b) in all {
+            let (mut copies, mut is_marked) = (0, false);
+            for (at, walk) in walks.iter().enumerate() {
+                let since = |asked: &TopicName| match asked.as_str() {
+                    "a" => a[at],
+                    _ => b[at],
+                };
+                let meeting = reach.meets(&walks, at, 2, since);
+                if let Some(meeting) = meeting.filter(|_| is_on(walk, since)) {
+                    copies += usize::from(!is_marked);
+                    is_marked = meeting == Meeting::Again;
+                }
+            }
+            let is_due = [a, b].contains(&&[Some(1), Some(1)]);
+            assert!(copies <= 1, "{copies} copies: {a:?}, {b:?}");
+            assert!(copies == 1 || !is_due, "no copy: {a:?}, {b:?}");
         }
     }
 

@@ -25,7 +25,7 @@ use crate::metrics::{FanOutCopy, FanOutState};
 use crate::push::MessageId;
 use crate::store::{Appended, StoreError};
 use crate::token::{ProjectHash, TokenAddress, TokenId};
-use crate::topic::{Checkpoint, FanOut, Walk};
+use crate::topic::{Checkpoint, FanOut, Meeting, TopicName, Walk};
 
 /// Fan-outs that are carried out side by side, so that one to a few does not wait for one to
 /// millions; further ones wait.
@@ -266,23 +266,24 @@ impl Node {
         Ok(())
     }
 
-    /// Copies for everybody on the next stretch. `None` if the node stops before all have one.
+    /// Copies for everybody on the next stretch, and whose marks may go with its checkpoint. `None` if
+    /// the node stops before all have one.
     async fn pass_stretch(
         &self,
         fan_out: &FanOut,
         walks: &[Walk],
         at: &Checkpoint,
     ) -> Result<Option<(Checkpoint, Vec<TokenId>)>, StoreError> {
-        let (store, earlier) = (self.store(), &walks[..at.walk]);
-        let stretch = store
+        let stretch = self
+            .store()
             .walk(fan_out.project, &walks[at.walk], &at.place, STRETCH)
             .await?;
-        let reached = self.reached(fan_out, earlier, stretch.met).await?;
+        let reached = self.reached(fan_out, walks, at.walk, stretch.met).await?;
         let count = u32::try_from(reached.len()).unwrap_or(u32::MAX);
         self.fan_outs().pace.wait_for(count).await;
         let copies = reached
             .iter()
-            .map(|address| self.copy_to(fan_out, *address));
+            .map(|(address, _)| self.copy_to(fan_out, *address));
         let copies: Option<Vec<bool>> = join_all(copies).await.into_iter().collect();
         let Some(copies) = copies else {
             return Ok(None);
@@ -293,30 +294,35 @@ impl Node {
             place: stretch.next.unwrap_or_default(),
             copies: at.copies + copied,
         };
-        let tokens = reached.into_iter().map(|address| address.id).collect();
+        let done_with = reached.into_iter().filter(|it| it.1 == Meeting::Last);
+        let tokens = done_with.map(|(address, _)| address.id).collect();
         Ok(Some((next, tokens)))
     }
 
-    /// Those of the tokens met that are reached, and were not on an earlier walk.
+    /// Those of the tokens met on a walk that are to have a copy.
     async fn reached(
         &self,
         fan_out: &FanOut,
-        earlier: &[Walk],
+        walks: &[Walk],
+        at: usize,
         met: Vec<TokenAddress>,
-    ) -> Result<Vec<TokenAddress>, StoreError> {
+    ) -> Result<Vec<(TokenAddress, Meeting)>, StoreError> {
         let topics = fan_out.reach.asks_for();
         if topics.is_empty() {
-            return Ok(met);
+            let met = met.into_iter();
+            return Ok(met.map(|address| (address, Meeting::Last)).collect());
         }
         let asked = met.into_iter().map(|address| {
             let topics = &topics;
             async move {
                 let since = self.store().subscribed_since(address.id, topics).await?;
-                let is_reached = fan_out.reach.reaches_on(earlier, |asked| {
-                    let place = topics.iter().position(|topic| topic == asked);
-                    place.is_some_and(|place| since.get(place).is_some_and(Option::is_some))
-                });
-                Ok(is_reached.then_some(address))
+                let since = |asked: &TopicName| {
+                    let place = topics.iter().position(|topic| topic == asked)?;
+                    since.get(place).copied().flatten()
+                };
+                let reach = &fan_out.reach;
+                let meeting = reach.meets(walks, at, fan_out.accepted_at, since);
+                Ok(meeting.map(|meeting| (address, meeting)))
             }
         });
         let reached = futures_util::stream::iter(asked).buffered(QUESTIONS_AT_ONCE);
