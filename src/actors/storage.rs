@@ -76,7 +76,8 @@ impl Storage {
     /// One send ended: answers it and says what is to be delivered.
     fn finish(&mut self, Settled { ticket, outcome }: Settled) -> Option<Delivery> {
         let Sending { push, reply } = self.sending.remove(&ticket)?;
-        if let Some(next) = self.admission.finish(push.address.id) {
+        let token = push.address.id;
+        if let Some(next) = self.admission.finish(token) {
             self.node.depths().token.take(1);
             self.start(next);
         }
@@ -86,6 +87,10 @@ impl Storage {
             .and_then(|appended| delivery(push, appended));
         if stored.is_some() {
             self.node.metrics().push_accepted();
+        }
+        if matches!(outcome, Ok(Appended::Repeated)) {
+            // It was stored by an append whose end nobody knew, so perhaps nobody was told of it.
+            self.behind.insert(token);
         }
         let delivery = stored.and_then(|(delivery, audience)| match audience {
             Audience::Here => Some(delivery),
@@ -199,12 +204,17 @@ impl Handler<Append> for Storage {
 
 impl StreamHandler<Committed> for Storage {
     fn handle(&mut self, Committed(group): Committed, context: &mut Self::Context) {
+        let is_repeated = |settled: &Settled| matches!(settled.outcome, Ok(Appended::Repeated));
+        let is_any_repeated = group.iter().any(is_repeated);
         let deliveries: Vec<Delivery> = group
             .into_iter()
             .filter_map(|settled| self.finish(settled))
             .collect();
         if !deliveries.is_empty() {
             self.route(deliveries, context);
+        }
+        if is_any_repeated {
+            self.tell_behind(context);
         }
     }
 }
