@@ -12,6 +12,7 @@ use std::time::Duration;
 use herald::clock::{Clock, Millis};
 use herald::push::Syn;
 use herald::token::TokenId;
+use herald::topic::{Reach, TopicName};
 use tokio::time::Instant;
 
 use crate::ledger::Log;
@@ -53,8 +54,8 @@ pub struct Judge {
     pub store: Arc<FaultyStore>,
     pub clock: Clock,
     pub tokens: Vec<TokenId>,
-    pub sent: BTreeMap<String, Sent>,
-    pub members: Members,
+    sent: BTreeMap<String, Sent>,
+    members: Members,
     started: Instant,
     shown: Vec<Shown>,
     greeted: Vec<Greeted>,
@@ -92,11 +93,23 @@ impl Judge {
     // --- Senders -----------------------------------------------------------------------------
 
     /// Somebody is about to send `text`.
-    pub fn sends(&mut self, text: &str, sent: Sent) {
+    pub fn sends(&mut self, text: &str, mut sent: Sent) {
         self.totals.sends += 1;
         let to = match &sent.to {
             To::One(token) => format!("token {token}"),
-            To::Many(reach) => reach.to_text(),
+            To::Many(reach) => {
+                self.totals.to_many += 1;
+                let mut ledger = self.store.ledger();
+                for (token, address) in self.tokens.iter().enumerate() {
+                    if ledger.log(*address).is_some_and(Log::is_known) {
+                        sent.known.insert(token);
+                    }
+                    if self.members.is_in_between(token, reach) {
+                        ledger.may_come_twice(sent.id, *address);
+                    }
+                }
+                reach.to_text()
+            }
         };
         let life = sent.expires_at - sent.accepted_at;
         self.note(&format!("{to}: {text} is sent, for {life} ms"));
@@ -124,6 +137,20 @@ impl Judge {
             }
             Answer::Unknown => self.totals.unknown += 1,
         }
+    }
+
+    /// A subscription is about to change.
+    pub fn changes(&mut self, token: usize, topic: &TopicName, joins: bool) {
+        let what = if joins { "joins" } else { "leaves" };
+        self.note(&format!("token {token} {what} {topic}"));
+        self.members.changes(token, topic);
+    }
+
+    /// It has changed.
+    pub fn changed(&mut self, token: usize, topic: &TopicName, joins: bool) {
+        let what = if joins { "in" } else { "out of" };
+        self.note(&format!("token {token} is {what} {topic}"));
+        self.members.changed(token, topic, joins);
     }
 
     // --- Readers -----------------------------------------------------------------------------
@@ -189,11 +216,11 @@ impl Judge {
             stored.is_some(),
             "promise 5: {text} is shown and not durable"
         );
-        assert_eq!(stored, Some(syn), "promise 3: {text} has another number");
         let is_over = sent.is_over(seen.handed_over);
         assert!(!is_over, "promise 8: {text} is shown too late");
         let row = ledger.log(address).and_then(|log| log.rows.get(&syn));
-        let row = row.expect("it has a number");
+        let row = row.filter(|row| row.id == sent.id);
+        let row = row.expect("promise 3: it has another number");
         assert!(
             row.replaced_at.is_none_or(|at| at >= reader.since) && !row.was_never_to_be_seen,
             "collapse: {text} was replaced before its reader could see it"
@@ -317,7 +344,10 @@ impl Judge {
                 return None;
             };
             let is_reached = self.members.is_reached(token, reach, sent.sent_at);
-            let is_due = sent.answer == Some(Answer::Stored) && is_reached == Some(true);
+            // Only a topic's members are known to the store for certain.
+            let is_known = matches!(reach, Reach::Topic(_)) || sent.known.contains(&token);
+            let is_answered = sent.answer == Some(Answer::Stored);
+            let is_due = is_answered && is_known && is_reached == Some(true);
             return is_due.then(|| "no copy".to_owned());
         };
         let log = ledger.log(self.tokens[token])?;

@@ -1,6 +1,6 @@
 //! What has become durable, and what may be gone of it: against this the judge holds what is shown.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use herald::clock::Millis;
 use herald::push::{CollapseKey, MessageId, NewPush, Syn};
@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 /// A push that is durable.
 pub struct Row {
+    pub id: MessageId,
     pub expires_at: Millis,
     key: Option<CollapseKey>,
     /// Since when a newer one of its key is durable.
@@ -35,6 +36,8 @@ pub struct Log {
 pub struct Ledger {
     logs: HashMap<TokenId, Log>,
     numbers: HashMap<(MessageId, TokenId), Syn>,
+    /// Copies of whom nobody can say when their tokens joined a topic.
+    may_come_twice: HashSet<(MessageId, TokenId)>,
     group: u64,
 }
 
@@ -47,14 +50,16 @@ impl Ledger {
     /// A push has become durable, or is so after a crash as it was before.
     pub fn stores(&mut self, push: &NewPush, syn: Syn, dropped_up_to: Option<Syn>) {
         let name = (push.message_id, push.address.id);
-        let known = self.numbers.insert(name, syn);
+        let known = self.numbers.get(&name).copied();
         assert!(
-            known.is_none_or(|known| known == syn),
-            "promise 3: one push is stored twice, as {known:?} and as {syn}"
+            known.is_none_or(|known| known == syn) || self.may_come_twice.contains(&name),
+            "promise 3: {} is stored twice, as {known:?} and as {syn}",
+            push.message_id
         );
+        self.numbers.entry(name).or_insert(syn);
         let log = self.logs.entry(push.address.id).or_default();
         log.dropped_up_to = log.dropped_up_to.max(dropped_up_to.unwrap_or(0));
-        if known.is_some() {
+        if log.rows.contains_key(&syn) {
             return;
         }
         if push.collapse_key.is_some() {
@@ -65,6 +70,7 @@ impl Ledger {
             }
         }
         let row = Row {
+            id: push.message_id,
             expires_at: push.expires_at,
             key: push.collapse_key,
             replaced_at: None,
@@ -72,6 +78,11 @@ impl Ledger {
             was_never_to_be_seen: false,
         };
         log.rows.insert(syn, row);
+    }
+
+    /// This push to many may be stored twice for this token.
+    pub fn may_come_twice(&mut self, id: MessageId, token: TokenId) {
+        self.may_come_twice.insert((id, token));
     }
 
     pub fn syn_of(&self, id: MessageId, token: TokenId) -> Option<Syn> {
@@ -114,6 +125,11 @@ impl Ledger {
 }
 
 impl Log {
+    /// Whether the store has certainly heard of the token.
+    pub fn is_known(&self) -> bool {
+        !self.rows.is_empty()
+    }
+
     /// Whether nobody has to be shown this number any more: it is acknowledged, dropped or replaced.
     pub fn is_done_with(&self, syn: Syn) -> bool {
         let is_replaced = |row: &Row| row.replaced_at.is_some();

@@ -14,9 +14,9 @@
 
 mod alarm;
 mod device;
+mod journal;
 mod judge;
 mod ledger;
-#[expect(dead_code, reason = "nobody sends to many yet")]
 mod members;
 mod pages;
 mod pipe;
@@ -26,7 +26,9 @@ mod sender;
 mod sent;
 mod socket;
 mod store;
+mod store_topics;
 mod store_verbs;
+mod topics;
 mod totals;
 mod worker;
 mod world;

@@ -50,8 +50,17 @@ impl Members {
             since: self.begun,
         });
         let known = self.known.get(&(token, topic.clone())).unwrap_or(&never);
-        let known = known.filter(|known| known.since <= since)?;
+        let known = known.filter(|known| known.since < since)?;
         Some(known.is_subscribed)
+    }
+
+    /// Whether a token is just about to join or leave one of the topics of a push that is sent now. Its
+    /// subscription counts from a moment before it is there, and whoever leaves another topic right
+    /// then may be met twice.
+    pub fn is_in_between(&self, token: usize, reach: &Reach) -> bool {
+        let now = Instant::now();
+        let mut topics = reach.asks_for().into_iter();
+        topics.any(|topic| self.all_along(token, &topic, now).is_none())
     }
 
     /// Whether a push to many that was sent then reaches a token: `None` if it may or may not.

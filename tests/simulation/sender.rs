@@ -7,12 +7,13 @@ use bytes::Bytes;
 use herald::actors::{AppendError, Node, Outgoing, Sent as Outcome};
 use herald::clock::Millis;
 use herald::push::{CollapseKey, MessageId, NewPush};
-use rand::RngExt as _;
 use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use crate::sent::{Answer, Sent, To};
+use crate::topics;
 use crate::world::World;
 
 const LONG_MS: u64 = 24 * 60 * 60 * 1_000;
@@ -22,12 +23,12 @@ const KEYS: u8 = 3;
 
 /// What is particular about a push.
 #[derive(Clone, Copy)]
-struct Manner {
-    ttl_ms: Millis,
-    collapse_key: Option<CollapseKey>,
+pub struct Manner {
+    pub ttl_ms: Millis,
+    pub collapse_key: Option<CollapseKey>,
 }
 
-const PLAIN: Manner = Manner {
+pub const PLAIN: Manner = Manner {
     ttl_ms: LONG_MS,
     collapse_key: None,
 };
@@ -55,6 +56,11 @@ pub async fn live(world: Rc<World>, node: Node, mut random: SmallRng) {
         for _ in 0..random.random_range(1..=5) {
             let manner = Manner::choose(&mut random);
             let (world, node) = (Rc::clone(&world), node.clone());
+            if random.random_range(0..16) == 0 {
+                let own = SmallRng::seed_from_u64(random.random());
+                spawn_local(topics::send(world, node, manner, own));
+                continue;
+            }
             spawn_local(async move { send(&world, &node, token, manner).await });
             if random.random() {
                 sleep(Duration::from_millis(random.random_range(0..30))).await;
@@ -100,7 +106,8 @@ async fn send(world: &World, node: &Node, token: usize, manner: Manner) -> Answe
     answer
 }
 
-fn answer(outcome: Result<Outcome, AppendError>) -> Answer {
+/// What became of a send.
+pub fn answer(outcome: Result<Outcome, AppendError>) -> Answer {
     match outcome {
         Ok(Outcome::Stored(_)) => Answer::Stored,
         Ok(Outcome::Unregistered) => panic!("promise 1: a token is alive"),

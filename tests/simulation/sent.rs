@@ -18,7 +18,6 @@ pub enum Answer {
 /// Whom a push is for.
 pub enum To {
     One(usize),
-    #[expect(dead_code, reason = "nobody sends to many yet")]
     Many(Reach),
 }
 
@@ -29,6 +28,8 @@ pub struct Sent {
     pub accepted_at: Millis,
     pub expires_at: Millis,
     pub sent_at: Instant,
+    /// Of a push to many: the tokens that the store knew then.
+    pub known: BTreeSet<usize>,
     pub answer: Option<Answer>,
     /// The tokens whose devices have seen it.
     pub shown_to: BTreeSet<usize>,
@@ -42,6 +43,7 @@ impl Sent {
             accepted_at,
             expires_at,
             sent_at: Instant::now(),
+            known: BTreeSet::new(),
             answer: None,
             shown_to: BTreeSet::new(),
         }

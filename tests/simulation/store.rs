@@ -5,21 +5,21 @@
 //! crash the store is what the journal makes of an empty one, and the journal has lost some of what
 //! came after the last sync. Acknowledgements are not synced by themselves, as the contract allows.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use herald::clock::Millis;
-use herald::push::{NewPush, Syn};
+use herald::push::{MessageId, NewPush, Syn};
 use herald::store::counters::PushCounters;
 use herald::store::memory::MemoryStore;
-use herald::store::{Appended, Audience, Settled, SettledSink, Store, StoreError, StoreLimits};
-use herald::token::TokenAddress;
+use herald::store::{Appended, Audience, Settled, SettledSink, StoreError, StoreLimits};
+use herald::token::{ProjectHash, TokenAddress};
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
+use crate::journal::{Step, append_now};
 use crate::ledger::Ledger;
 
 /// How many pushes of a token are kept, by the seed: so few that devices feel it, or enough for all.
@@ -51,14 +51,18 @@ struct State {
     is_faulty: bool,
     limits: StoreLimits,
     ledger: Arc<Mutex<Ledger>>,
+    /// Pushes to many that are accepted and not finished.
+    unfinished: BTreeMap<MessageId, ProjectHash>,
     faults: u64,
 }
 
-#[derive(Clone)]
-enum Step {
-    Append(NewPush),
-    Contact(TokenAddress, Syn, Millis),
-    Ack(TokenAddress, Syn, Millis),
+/// Since when a step survives a crash.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Lasts {
+    /// When it is answered.
+    AtOnce,
+    /// When something after it is synced.
+    WithTheNext,
 }
 
 struct Waiting {
@@ -66,6 +70,18 @@ struct Waiting {
     ticket: u64,
     sink: SettledSink,
 }
+
+/// What becomes of a write that was not refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Done,
+    /// Nobody knows, and it is.
+    DoneInSilence,
+    /// Nobody knows, and it is not.
+    Lost,
+}
+
+const UNKNOWN: StoreError = StoreError::OutcomeUnknown("as it likes");
 
 /// How an append has ended, and nobody knows yet.
 type Ended = (Waiting, Result<Appended, StoreError>);
@@ -76,19 +92,6 @@ fn empty(limits: StoreLimits) -> Arc<MemoryStore> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Appends that are durable when this returns: so is the memory store's nature.
-fn append_now(memory: &MemoryStore, push: NewPush) -> Appended {
-    let outcome = Arc::new(Mutex::new(None));
-    let told = Arc::clone(&outcome);
-    let sink: SettledSink = Arc::new(move |group: Vec<Settled>| {
-        let settled = group.into_iter().next().map(|it| it.outcome);
-        *told.lock().expect("whole") = settled;
-    });
-    memory.append(push, 0, &sink);
-    let settled = outcome.lock().expect("whole").take();
-    settled.expect("told at once").expect("memory takes all")
 }
 
 impl FaultyStore {
@@ -105,6 +108,7 @@ impl FaultyStore {
             is_faulty: true,
             limits,
             ledger: Arc::clone(&ledger),
+            unfinished: BTreeMap::new(),
             faults: 0,
         };
         Self {
@@ -206,6 +210,7 @@ impl FaultyStore {
         let kept = state.random.random_range(synced..=written);
         state.journal.truncate(kept);
         state.memory = empty(state.limits);
+        state.unfinished.clear();
         for step in state.journal.clone() {
             state.replay(step);
         }
@@ -225,16 +230,46 @@ impl FaultyStore {
         refusal.map_or(Ok(()), Err)
     }
 
-    pub fn note_contact(&self, address: &TokenAddress, min_syn: Syn, now: Millis) {
-        let step = Step::Contact(*address, min_syn, now);
-        self.state().journal.push(step);
-        self.ledger().acks(address.id, min_syn.saturating_sub(1));
-    }
-
-    pub fn note_ack(&self, address: &TokenAddress, up_to: Syn, acked: Syn, now: Millis) {
-        let step = Step::Ack(*address, up_to, now);
+    pub fn note_ack(&self, address: &TokenAddress, acked: Syn, step: Step) {
         self.state().journal.push(step);
         self.ledger().acks(address.id, acked);
+    }
+
+    /// Pushes to many that are accepted and not finished.
+    pub fn unfinished(&self) -> Vec<(MessageId, ProjectHash)> {
+        let state = self.state();
+        let unfinished = state.unfinished.iter();
+        unfinished.map(|(id, project)| (*id, *project)).collect()
+    }
+
+    /// A write that takes its time. It may fail, and then nobody knows at times whether it was done.
+    pub async fn keep<T>(
+        &self,
+        step: Step,
+        lasts: Lasts,
+        write: impl FnOnce(&Self) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.hop(true).await?;
+        let fate = self.state().fate();
+        if fate == Fate::Lost {
+            return Err(UNKNOWN);
+        }
+        let written = write(self);
+        let length = {
+            let mut state = self.state();
+            state.note_fan_out(&step);
+            state.journal.push(step);
+            state.journal.len()
+        };
+        self.hop(false).await?;
+        if lasts == Lasts::AtOnce {
+            let mut state = self.state();
+            state.synced = state.synced.max(length);
+        }
+        if fate == Fate::DoneInSilence {
+            return Err(UNKNOWN);
+        }
+        written
     }
 }
 
@@ -284,15 +319,38 @@ impl State {
         if let Some(refusal) = self.refusal() {
             return Err(refusal);
         }
-        let is_unknown = self.one_in(25);
-        self.faults += u64::from(is_unknown);
-        let unknown = Err(StoreError::OutcomeUnknown("as it likes"));
-        if is_unknown && self.random.random() {
-            return unknown;
+        let fate = self.fate();
+        if fate == Fate::Lost {
+            return Err(UNKNOWN);
         }
         let appended = self.write(push.clone());
         self.journal.push(Step::Append(push));
-        if is_unknown { unknown } else { Ok(appended) }
+        match fate {
+            Fate::DoneInSilence => Err(UNKNOWN),
+            _ => Ok(appended),
+        }
+    }
+
+    fn fate(&mut self) -> Fate {
+        if !self.one_in(25) {
+            return Fate::Done;
+        }
+        self.faults += 1;
+        match self.random.random() {
+            true => Fate::Lost,
+            false => Fate::DoneInSilence,
+        }
+    }
+
+    fn note_fan_out(&mut self, step: &Step) {
+        match step {
+            Step::Accept(fan_out) => {
+                let (id, project) = (fan_out.message_id, fan_out.project);
+                self.unfinished.insert(id, project);
+            }
+            Step::Finish(id) => drop(self.unfinished.remove(id)),
+            _ => {}
+        }
     }
 
     fn write(&mut self, push: NewPush) -> Appended {
@@ -307,19 +365,11 @@ impl State {
         appended
     }
 
-    /// The memory store answers at once: polling its futures once is enough.
     fn replay(&mut self, step: Step) {
-        use futures_util::FutureExt as _;
+        self.note_fan_out(&step);
         match step {
             Step::Append(push) => drop(self.write(push)),
-            Step::Contact(address, min_syn, now) => {
-                let contact = self.memory.contact(&address, min_syn, None, now);
-                contact.now_or_never().expect("at once").expect("taken");
-            }
-            Step::Ack(address, up_to, now) => {
-                let acked = self.memory.ack(&address, up_to, now);
-                acked.now_or_never().expect("at once").expect("taken");
-            }
+            other => other.redo(&self.memory),
         }
     }
 }

@@ -6,12 +6,11 @@ use herald::projects::Project;
 use herald::push::{IdempotencyKey, MessageId, NewPush, Syn};
 use herald::store::region::Epoch;
 use herald::store::{
-    Claim, Contact, Page, PageLimit, Saved, SettledSink, Store, StoreError, Stretch, Subscribed,
-    Subscription, Topics, Totals, Unsubscribed,
+    Claim, Contact, Page, PageLimit, Saved, SettledSink, Store, StoreError, Totals,
 };
-use herald::token::{ProjectHash, TokenAddress, TokenId};
-use herald::topic::{Checkpoint, FanOut, Place, TopicName, Walk};
+use herald::token::{ProjectHash, TokenAddress};
 
+use crate::journal::Step;
 use crate::store::FaultyStore;
 
 impl Store for FaultyStore {
@@ -29,7 +28,8 @@ impl Store for FaultyStore {
         Box::pin(async move {
             self.hop(true).await?;
             let contact = self.memory().contact(address, min_syn, held, now).await;
-            self.note_contact(address, min_syn, now);
+            let acked = min_syn.saturating_sub(1);
+            self.note_ack(address, acked, Step::Contact(*address, min_syn, now));
             self.hop(false).await?;
             contact
         })
@@ -68,7 +68,7 @@ impl Store for FaultyStore {
         Box::pin(async move {
             self.hop(true).await?;
             let acked = self.memory().ack(address, up_to, now).await?;
-            self.note_ack(address, up_to, acked, now);
+            self.note_ack(address, acked, Step::Ack(*address, up_to, now));
             self.hop(false).await?;
             Ok(acked)
         })
@@ -133,88 +133,6 @@ impl Store for FaultyStore {
 }
 
 /// A verb that nobody calls in a simulation: to be given its faults when somebody does.
-fn not_simulated<T>() -> BoxFuture<'static, Result<T, StoreError>> {
+pub fn not_simulated<T>() -> BoxFuture<'static, Result<T, StoreError>> {
     Box::pin(async { panic!("this verb is not simulated") })
-}
-
-impl Topics for FaultyStore {
-    fn subscribe<'a>(
-        &'a self,
-        _: &'a TokenAddress,
-        _: &'a TopicName,
-        _: Millis,
-    ) -> BoxFuture<'a, Result<Subscribed, StoreError>> {
-        not_simulated()
-    }
-
-    fn unsubscribe<'a>(
-        &'a self,
-        _: &'a TokenAddress,
-        _: &'a TopicName,
-        _: Millis,
-    ) -> BoxFuture<'a, Result<Unsubscribed, StoreError>> {
-        not_simulated()
-    }
-
-    fn subscriptions<'a>(
-        &'a self,
-        _: TokenId,
-        _: &'a str,
-        _: usize,
-    ) -> BoxFuture<'a, Result<Vec<Subscription>, StoreError>> {
-        not_simulated()
-    }
-
-    fn subscribed_since<'a>(
-        &'a self,
-        _: TokenId,
-        _: &'a [TopicName],
-    ) -> BoxFuture<'a, Result<Vec<Option<Millis>>, StoreError>> {
-        not_simulated()
-    }
-
-    fn forget_subscriptions<'a>(
-        &'a self,
-        _: &'a TokenAddress,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
-        not_simulated()
-    }
-
-    fn walk<'a>(
-        &'a self,
-        _: ProjectHash,
-        _: &'a Walk,
-        _: &'a Place,
-        _: usize,
-    ) -> BoxFuture<'a, Result<Stretch, StoreError>> {
-        not_simulated()
-    }
-
-    fn accept_fan_out<'a>(&'a self, _: &'a FanOut) -> BoxFuture<'a, Result<(), StoreError>> {
-        not_simulated()
-    }
-
-    fn take_fan_outs(&self) -> BoxFuture<'_, Result<Vec<(MessageId, ProjectHash)>, StoreError>> {
-        not_simulated()
-    }
-
-    fn fan_out(
-        &self,
-        _: MessageId,
-    ) -> BoxFuture<'_, Result<Option<(FanOut, Checkpoint)>, StoreError>> {
-        not_simulated()
-    }
-
-    fn pass_checkpoint<'a>(
-        &'a self,
-        _: MessageId,
-        _: &'a Checkpoint,
-        _: &'a [TokenId],
-    ) -> BoxFuture<'a, Result<bool, StoreError>> {
-        not_simulated()
-    }
-
-    fn finish_fan_out(&self, _: MessageId) -> BoxFuture<'_, Result<(), StoreError>> {
-        not_simulated()
-    }
 }

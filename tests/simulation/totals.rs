@@ -4,6 +4,9 @@
 #[derive(Debug, Default, Clone)]
 pub struct Totals {
     pub sends: u64,
+    pub to_many: u64,
+    /// Copies that were not made again after a crash.
+    pub repeated: u64,
     pub stored: u64,
     pub refused: u64,
     pub unknown: u64,
@@ -34,9 +37,11 @@ impl Totals {
         }
     }
 
-    fn all_mut(&mut self) -> [&mut u64; 19] {
+    fn all_mut(&mut self) -> [&mut u64; 21] {
         [
             &mut self.sends,
+            &mut self.to_many,
+            &mut self.repeated,
             &mut self.stored,
             &mut self.refused,
             &mut self.unknown,

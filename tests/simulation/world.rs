@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use herald::actors::{Node, NodeSettings};
 use herald::clock::{Clock, Millis};
-use herald::metrics::{CloseLabel, Metrics, Shed};
+use herald::metrics::{CloseLabel, FanOutCopy, Metrics, Shed};
 use herald::push::Syn;
 use herald::token::{DeviceId, Key, Keyring, ProjectHash, TokenAddress, TokenId};
 use rand::rngs::SmallRng;
@@ -19,10 +19,13 @@ use tokio::time::{Instant, sleep};
 use crate::judge::Judge;
 use crate::store::FaultyStore;
 use crate::totals::Totals;
-use crate::{alarm, device, poll, sender, worker};
+use crate::{alarm, device, poll, sender, topics, worker};
 
 /// When every story begins: the start of a minute.
 const BEGIN_MS: Millis = 30_000_000 * 60_000;
+
+/// All tokens are of one project.
+pub const PROJECT: ProjectHash = ProjectHash([1; 8]);
 
 pub const PING_INTERVAL_MS: u64 = 1_000;
 
@@ -139,7 +142,7 @@ impl World {
                 let address = TokenAddress {
                     id: TokenId(random.random()),
                     device: *device,
-                    project: ProjectHash([1; 8]),
+                    project: PROJECT,
                     minted_minutes: u32::try_from(BEGIN_MS / 60_000).expect("small"),
                 };
                 let text = keys.seal(address).to_text();
@@ -222,6 +225,7 @@ impl World {
         let mut own = || SmallRng::seed_from_u64(random.random());
         let door = worker::start_all(self, &node, &mut own);
         node.started().await;
+        node.start_fan_outs();
         let store = Arc::clone(&self.store);
         spawn_local(async move { store.commit().await });
         for device in 0..self.devices.len() {
@@ -229,6 +233,7 @@ impl World {
             spawn_local(device::live(Rc::clone(self), door, device, own()));
             spawn_local(poll::live(Rc::clone(self), node.clone(), device, own()));
         }
+        spawn_local(topics::live(Rc::clone(self), node.clone(), own()));
         for _ in 0..2 {
             spawn_local(sender::live(Rc::clone(self), node.clone(), own()));
         }
@@ -239,6 +244,7 @@ impl World {
     fn count(&self, node: &Node) {
         let (metrics, totals) = (node.metrics(), &mut self.judge().totals);
         totals.shed += metrics.sheds.get(Shed::MailboxFull);
+        totals.repeated += metrics.fan_outs.copies.get(FanOutCopy::Repeated);
         totals.slow += metrics.closes.get(CloseLabel::SlowReader);
     }
 
@@ -274,6 +280,9 @@ impl World {
             let _ = call.send(());
         }
         sleep(Duration::from_millis(random.random_range(0..40))).await;
+        let own = SmallRng::seed_from_u64(random.random());
+        let to_many = topics::send(Rc::clone(self), node.clone(), sender::PLAIN, own);
+        let to_many = spawn_local(to_many);
         let burst = (0..random.random_range(5..15)).map(|_| {
             let token = random.random_range(0..self.tokens.len());
             spawn_local(sender::some(Rc::clone(self), node.clone(), token))
@@ -281,7 +290,16 @@ impl World {
         for send in burst.collect::<Vec<_>>() {
             let _ = send.await;
         }
+        let _ = to_many.await;
         self.nothing_is_missing(false).await;
+        let until = Instant::now() + PATIENCE;
+        while node.metrics().fan_outs.unfinished.get() > 0 {
+            assert!(
+                Instant::now() < until,
+                "liveness: pushes to many do not end"
+            );
+            sleep(Duration::from_millis(50)).await;
+        }
     }
 
     async fn nothing_is_missing(&self, only_answered: bool) {
@@ -309,8 +327,8 @@ fn settings(random: &mut SmallRng) -> NodeSettings {
         session_mailbox: one_of([1, 2, 16]),
         in_flight_per_token: one_of([1, 4, 16]),
         queued_per_token: one_of([1, 8, 64]),
-        fan_outs_per_project: 1,
-        fan_out_copies_per_second: 0,
+        fan_outs_per_project: one_of([1, 3, 100]),
+        fan_out_copies_per_second: one_of([0, 5, 50]) as u32,
         append_timeout_ms: 2_000,
         sessions_max: 100,
         hello_timeout_ms: 1_000,
