@@ -14,6 +14,7 @@
 
 mod alarm;
 mod device;
+mod draining;
 mod journal;
 mod judge;
 mod ledger;

@@ -25,6 +25,9 @@ use crate::ledger::Ledger;
 /// How many pushes of a token are kept, by the seed: so few that devices feel it, or enough for all.
 const PENDING_MAX: [usize; 3] = [3, 12, 1_000];
 
+/// Tokens of a topic that are looked at together: fewer than are asked for, as there are few.
+const STRETCH: usize = 3;
+
 fn limits(pending_per_token: usize) -> StoreLimits {
     StoreLimits {
         pending_per_token,
@@ -49,6 +52,7 @@ struct State {
     waiting: VecDeque<Waiting>,
     random: SmallRng,
     is_faulty: bool,
+    stretch: usize,
     limits: StoreLimits,
     ledger: Arc<Mutex<Ledger>>,
     /// Pushes to many that are accepted and not finished.
@@ -106,6 +110,7 @@ impl FaultyStore {
             waiting: VecDeque::new(),
             random,
             is_faulty: true,
+            stretch: STRETCH,
             limits,
             ledger: Arc::clone(&ledger),
             unfinished: BTreeMap::new(),
@@ -129,6 +134,27 @@ impl FaultyStore {
 
     pub fn memory(&self) -> Arc<MemoryStore> {
         Arc::clone(&self.state().memory)
+    }
+
+    /// So many tokens are looked at together when those of a topic are walked.
+    pub fn looks_at(&self, tokens: usize) {
+        self.state().stretch = tokens;
+    }
+
+    pub fn stretch(&self) -> usize {
+        self.state().stretch
+    }
+
+    /// Appends that are not durable yet.
+    pub fn staged(&self) -> usize {
+        self.state().waiting.len()
+    }
+
+    /// Makes all of them durable, and says so.
+    pub fn commit_staged(&self) {
+        let staged = self.staged();
+        let group = self.state().commit(staged);
+        self.tell(group);
     }
 
     /// From now on it only takes its time.
@@ -304,6 +330,10 @@ impl State {
         } else {
             self.random.random_range(0..=waiting)
         };
+        self.commit(count)
+    }
+
+    fn commit(&mut self, count: usize) -> Vec<Ended> {
         let group: Vec<Waiting> = self.waiting.drain(..count).collect();
         lock(&self.ledger).begins_group();
         let ended = group.into_iter().map(|waiting| {

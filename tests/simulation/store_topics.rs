@@ -13,9 +13,6 @@ use crate::journal::{Step, at_once};
 use crate::store::{FaultyStore, Lasts};
 use crate::store_verbs::not_simulated;
 
-/// Tokens looked at at a time: fewer than are asked for, as there are few.
-const STRETCH_MAX: usize = 3;
-
 impl Topics for FaultyStore {
     fn subscribe<'a>(
         &'a self,
@@ -76,7 +73,7 @@ impl Topics for FaultyStore {
     ) -> BoxFuture<'a, Result<Stretch, StoreError>> {
         Box::pin(async move {
             self.hop(true).await?;
-            let limit = limit.min(STRETCH_MAX);
+            let limit = limit.min(self.stretch());
             let stretch = self.memory().walk(project, walk, from, limit).await;
             self.hop(false).await?;
             stretch

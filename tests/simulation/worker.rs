@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use herald::actors::{Node, worker};
 use herald::token::DeviceId;
-use rand::RngExt as _;
 use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep;
@@ -25,13 +25,14 @@ type Newcomer = (Pipe, DeviceId);
 pub type Door = Rc<Vec<UnboundedSender<Newcomer>>>;
 
 /// Starts every worker of a node.
-pub fn start_all(world: &Rc<World>, node: &Node, random: &mut impl FnMut() -> SmallRng) -> Door {
+pub fn start_all(world: &Rc<World>, node: &Node, random: &mut SmallRng) -> Door {
     let count = node.settings().workers;
     let doors = (0..count).map(|index| {
         let (door, newcomers) = unbounded_channel();
+        let own = SmallRng::seed_from_u64(random.random());
         let thread = LocalSet::new();
         thread.spawn_local(work(node.clone(), index, newcomers));
-        spawn_local(give_turns(Rc::clone(world), thread, random()));
+        spawn_local(give_turns(Rc::clone(world), thread, own));
         door
     });
     Rc::new(doors.collect())

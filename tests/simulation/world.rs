@@ -126,7 +126,7 @@ async fn tell(seed: u64) -> Story {
 }
 
 impl World {
-    fn new(random: &mut SmallRng) -> Self {
+    pub fn new(random: &mut SmallRng) -> Self {
         let begun = Instant::now();
         let clock = Clock::showing(move || {
             BEGIN_MS + u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX)
@@ -211,10 +211,14 @@ impl World {
         *seen = (*seen).max(syn);
     }
 
-    /// A node begins to live, and everybody turns to it.
-    async fn live(self: &Rc<Self>, random: &mut SmallRng) -> Node {
+    /// A node begins, with all its workers.
+    pub async fn begin(
+        self: &Rc<Self>,
+        settings: NodeSettings,
+        random: &mut SmallRng,
+    ) -> (Node, worker::Door) {
         let node = Node::new(
-            settings(random),
+            settings,
             Arc::clone(&self.store) as _,
             self.clock.clone(),
             Arc::clone(&self.keys),
@@ -222,10 +226,17 @@ impl World {
             Arc::new(|_| true),
             None,
         );
-        let mut own = || SmallRng::seed_from_u64(random.random());
-        let door = worker::start_all(self, &node, &mut own);
+        let door = worker::start_all(self, &node, random);
         node.started().await;
         node.start_fan_outs();
+        (node, door)
+    }
+
+    /// A node begins to live, and everybody turns to it.
+    async fn live(self: &Rc<Self>, random: &mut SmallRng) -> Node {
+        let settings = settings(random);
+        let (node, door) = self.begin(settings, random).await;
+        let mut own = || SmallRng::seed_from_u64(random.random());
         let store = Arc::clone(&self.store);
         spawn_local(async move { store.commit().await });
         for device in 0..self.devices.len() {
@@ -318,7 +329,7 @@ impl World {
     }
 }
 
-fn settings(random: &mut SmallRng) -> NodeSettings {
+pub fn settings(random: &mut SmallRng) -> NodeSettings {
     let mut one_of = |choices: [usize; 3]| choices[random.random_range(0..3)];
     NodeSettings {
         // With more of them than two, one can fill the mailbox of another that is small.
