@@ -13,7 +13,8 @@ use fjall::{
 use thiserror::Error;
 
 use super::background::in_background;
-use super::record::{FORMAT_VERSION, VERSION_KEY};
+use super::record::{FORMAT_VERSION, VERSION_KEY, time_index_entry};
+use super::unswept::Unswept;
 use crate::store::StoreError;
 
 const KEYSPACE: &str = "herald";
@@ -94,6 +95,8 @@ pub(super) struct Engine {
     keyspace: Keyspace,
     reads: AtomicU64,
     removals: AtomicU64,
+    /// Where the next sweeps begin.
+    pub(super) unswept: Unswept,
     #[cfg(test)]
     pub(super) fails_next_commit: std::sync::atomic::AtomicBool,
 }
@@ -118,6 +121,7 @@ impl Engine {
             keyspace,
             reads: AtomicU64::new(0),
             removals: AtomicU64::new(0),
+            unswept: Unswept::default(),
             #[cfg(test)]
             fails_next_commit: std::sync::atomic::AtomicBool::new(false),
         };
@@ -205,8 +209,12 @@ impl Engine {
         };
         let mut batch = self.database.batch().durability(Some(mode));
         let mut removals = 0;
+        let mut timed = Vec::new();
         for op in ops {
-            removals += u64::from(!matches!(op, Op::Put(..)));
+            match &op {
+                Op::Put(key, _) => timed.extend(time_index_entry(key)),
+                _ => removals += 1,
+            }
             match op {
                 Op::Put(key, value) => batch.insert(&self.keyspace, key, value),
                 Op::RemoveSingle(key) => batch.remove_weak(&self.keyspace, key),
@@ -214,6 +222,9 @@ impl Engine {
             }
         }
         batch.commit()?;
+        for (index, second) in timed {
+            self.unswept.note(index, second);
+        }
         self.removals.fetch_add(removals, Ordering::Relaxed);
         Ok(())
     }

@@ -18,7 +18,7 @@ use super::engine::{Engine, Op};
 use super::queue::Queue;
 use super::record::{
     ENDING_PREFIX, Record, all_of_kind, answer_key, decode_answer, decode_ending, ending_key, kind,
-    time_index_up_to, timed_of, token_of,
+    time_index_between, timed_of, token_of,
 };
 use super::token_logs::TokenLogs;
 use crate::clock::Millis;
@@ -143,18 +143,23 @@ impl Housekeeper {
         })
     }
 
-    /// Visits every entry of a time index up to now, and reads no further: what is due later may be
-    /// everything there is.
+    /// Visits what a time index has up to now and was not swept before. What is due later is not read: that may
+    /// be everything there is.
     fn walk_due(
         &self,
         index: u8,
         now: Millis,
         visit: impl Fn(u32, [u8; 16], &UserKey) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        self.walk(time_index_up_to(index, now), |key, _| {
+        let until = u32::try_from(now / 1_000 + 1).unwrap_or(u32::MAX);
+        let from = self.engine.unswept.begin(index).min(until);
+        let walked = self.walk(time_index_between(index, from, until), |key, _| {
             let (at, id) = timed_of(key).map_err(|fault| corrupt("a time index", fault))?;
             visit(at, id, key)
-        })
+        });
+        let left_from = if walked.is_ok() { until } else { from };
+        self.engine.unswept.note(index, left_from);
+        walked
     }
 
     fn forget_answer(

@@ -22,6 +22,7 @@ mod record;
 mod subscriptions;
 mod token_logs;
 mod topic_record;
+mod unswept;
 
 #[cfg(test)]
 mod oracle_tests;

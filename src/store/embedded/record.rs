@@ -84,10 +84,17 @@ pub(super) fn all_of_kind(kind: u8) -> Range<UserKey> {
     keyed(kind, &[])..keyed(kind + 1, &[])
 }
 
-/// What a time index has up to now.
-pub(super) fn time_index_up_to(index: u8, now: Millis) -> Range<UserKey> {
-    let next_second = u32::try_from(now / 1_000 + 1).unwrap_or(u32::MAX);
-    keyed(index, &[])..keyed(index, &[&next_second.to_be_bytes()])
+/// What a time index has from one second on and before another.
+pub(super) fn time_index_between(index: u8, from: u32, until: u32) -> Range<UserKey> {
+    let beginning = |second: u32| keyed(index, &[&second.to_be_bytes()]);
+    beginning(from)..beginning(until)
+}
+
+/// Which time index a key is of, and its second.
+pub(super) fn time_index_entry(key: &[u8]) -> Option<(u8, u32)> {
+    let index = *key.first()?;
+    let (second, _) = timed_of(key).ok()?;
+    matches!(index, kind::WAKE | kind::ANSWER_END).then_some((index, second))
 }
 
 /// `kind | project id`.
