@@ -83,13 +83,13 @@ pub enum Walk {
     Everyone,
 }
 
-/// How a token is met that is to have a copy.
+/// How a token is met that a push reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meeting {
-    /// It will not be met again.
-    Last,
-    /// It may be met on a later walk, where its copy must still be known.
-    Again,
+pub struct Meeting {
+    /// It has had its copy on an earlier walk.
+    pub has_copy: bool,
+    /// It is not on a later walk: nobody has to know of its copy any more.
+    pub is_last: bool,
 }
 
 impl Reach {
@@ -130,7 +130,10 @@ impl Reach {
         since: impl Fn(&TopicName) -> Option<Millis>,
     ) -> Option<Meeting> {
         let Self::Condition(condition) = self else {
-            return Some(Meeting::Last);
+            return Some(Meeting {
+                has_copy: false,
+                is_last: true,
+            });
         };
         if !condition.holds(|topic| since(topic).is_some()) {
             return None;
@@ -139,16 +142,10 @@ impl Reach {
             Walk::Members(topic) => since(topic).is_some_and(|since| since <= by),
             Walk::Everyone => true,
         };
-        let is_met_before = walks[..at].iter().any(|walk| is_on(walk, accepted_at));
+        let has_copy = walks[..at].iter().any(|walk| is_on(walk, accepted_at));
         let is_late = at > 0 && !is_on(&walks[at], accepted_at);
-        if is_met_before || is_late {
-            return None;
-        }
-        let is_met_again = walks[at + 1..].iter().any(|walk| is_on(walk, Millis::MAX));
-        Some(match is_met_again {
-            true => Meeting::Again,
-            false => Meeting::Last,
-        })
+        let is_last = !walks[at + 1..].iter().any(|it| is_on(it, Millis::MAX));
+        (has_copy || !is_late).then_some(Meeting { has_copy, is_last })
     }
 
     /// A text that [`Self::from_text`] reads.
@@ -236,7 +233,8 @@ mod tests {
                 let walks = reach.walks();
                 let since = |asked: &TopicName| is_subscribed(asked).then_some(1);
                 let met = walks.iter().enumerate().filter(|(number, walk)| {
-                    is_on(walk, since) && reach.meets(&walks, *number, 2, since).is_some()
+                    let meeting = reach.meets(&walks, *number, 2, since);
+                    is_on(walk, since) && meeting.is_some_and(|meeting| !meeting.has_copy)
                 });
                 let expected = usize::from(parsed.holds(is_subscribed));
                 assert_eq!(met.count(), expected, "{condition}, {subscribed:b}");
@@ -276,8 +274,8 @@ mod tests {
                 };
                 let meeting = reach.meets(&walks, at, 2, since);
                 if let Some(meeting) = meeting.filter(|_| is_on(walk, since)) {
-                    copies += usize::from(!is_marked);
-                    is_marked = meeting == Meeting::Again;
+                    copies += usize::from(!is_marked && !meeting.has_copy);
+                    is_marked = !meeting.is_last;
                 }
             }
             let is_due = [a, b].contains(&&[Some(1), Some(1)]);

@@ -279,11 +279,10 @@ impl Node {
             .walk(fan_out.project, &walks[at.walk], &at.place, STRETCH)
             .await?;
         let reached = self.reached(fan_out, walks, at.walk, stretch.met).await?;
-        let count = u32::try_from(reached.len()).unwrap_or(u32::MAX);
+        let without = reached.iter().filter(|(_, meeting)| !meeting.has_copy);
+        let count = u32::try_from(without.clone().count()).unwrap_or(u32::MAX);
         self.fan_outs().pace.wait_for(count).await;
-        let copies = reached
-            .iter()
-            .map(|(address, _)| self.copy_to(fan_out, *address));
+        let copies = without.map(|(address, _)| self.copy_to(fan_out, *address));
         let copies: Option<Vec<bool>> = join_all(copies).await.into_iter().collect();
         let Some(copies) = copies else {
             return Ok(None);
@@ -294,12 +293,12 @@ impl Node {
             place: stretch.next.unwrap_or_default(),
             copies: at.copies + copied,
         };
-        let done_with = reached.into_iter().filter(|it| it.1 == Meeting::Last);
+        let done_with = reached.iter().filter(|(_, meeting)| meeting.is_last);
         let tokens = done_with.map(|(address, _)| address.id).collect();
         Ok(Some((next, tokens)))
     }
 
-    /// Those of the tokens met on a walk that are to have a copy.
+    /// Those of the tokens met on a walk that are to have a copy, or have had it on an earlier one.
     async fn reached(
         &self,
         fan_out: &FanOut,
@@ -309,8 +308,11 @@ impl Node {
     ) -> Result<Vec<(TokenAddress, Meeting)>, StoreError> {
         let topics = fan_out.reach.asks_for();
         if topics.is_empty() {
-            let met = met.into_iter();
-            return Ok(met.map(|address| (address, Meeting::Last)).collect());
+            let meeting = Meeting {
+                has_copy: false,
+                is_last: true,
+            };
+            return Ok(met.into_iter().map(|it| (it, meeting)).collect());
         }
         let asked = met.into_iter().map(|address| {
             let topics = &topics;

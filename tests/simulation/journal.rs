@@ -1,4 +1,4 @@
-//! What was done to the store, to be done again after a crash.
+//! What was done to the store, to be done again after a crash, and what was not done.
 
 use std::sync::{Arc, Mutex};
 
@@ -23,6 +23,18 @@ pub enum Step {
     Pass(MessageId, Checkpoint, Vec<TokenId>),
     Finish(MessageId),
 }
+
+/// What becomes of a write that was not refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Done,
+    /// Nobody knows, and it is.
+    DoneInSilence,
+    /// Nobody knows, and it is not.
+    Lost,
+}
+
+pub const UNKNOWN: StoreError = StoreError::OutcomeUnknown("as it likes");
 
 impl Step {
     /// Does it again.

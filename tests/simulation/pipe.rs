@@ -45,12 +45,14 @@ impl HandedOver {
         }
     }
 
-    /// The device has read a frame of so many bytes: when it was handed over, at the earliest.
-    pub fn read(&mut self, frame: u64) -> Millis {
+    /// The device has read a message of so many bytes: when it was handed over, at the earliest.
+    pub fn read(&mut self, message: usize) -> Millis {
         while self.stretches.front().is_some_and(|it| it.0 <= self.read) {
             self.stretches.pop_front();
         }
-        self.read += frame;
+        // As the server frames them: not masked, and never in pieces.
+        let header = if message < 126 { 2 } else { 4 };
+        self.read += header + message as u64;
         self.stretches.front().expect("it was written").1
     }
 }

@@ -8,9 +8,7 @@ use futures_util::stream::SplitStream;
 use futures_util::{SinkExt as _, StreamExt as _};
 use herald::clock::Millis;
 use herald::push::Syn;
-use herald_protocol::{
-    CloseCode, DeviceFrame, Hello, PushFrame, ServerFrame, TokenCursor, TokenState,
-};
+use herald_protocol::{DeviceFrame, Hello, PushFrame, ServerFrame, TokenCursor, TokenState};
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use tokio::io::DuplexStream;
@@ -228,26 +226,13 @@ impl Socket {
 
     fn closed(&self, code: u16) {
         self.note(&format!("is closed with {code}"));
-        let totals = &mut self.world.judge().totals;
-        let is = |other: CloseCode| code == other.as_u16();
-        match code {
-            _ if is(CloseCode::Replaced) => totals.takeovers += 1,
-            _ if is(CloseCode::Silent) => totals.silent += 1,
-            _ if is(CloseCode::NoHello) => totals.without_hello += 1,
-            _ => {
-                let is_ours = is(CloseCode::Normal) || is(CloseCode::TryAgainLater);
-                assert!(is_ours, "closed with {code}");
-            }
-        }
+        self.world.judge().totals.closed(code);
     }
 
     // --- What it hears -----------------------------------------------------------------------
 
     fn take(&mut self, message: &Message) -> Option<()> {
-        let length = message.len() as u64;
-        // As the server frames them: not masked, and never in pieces.
-        let header = if length < 126 { 2 } else { 4 };
-        let handed_over = self.handed_over.borrow_mut().read(header + length);
+        let handed_over = self.handed_over.borrow_mut().read(message.len());
         match message {
             Message::Text(text) => return self.hear(text, handed_over),
             Message::Close(Some(close)) => self.closed(close.code.into()),

@@ -19,7 +19,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::journal::{Step, append_now};
+use crate::journal::{Fate, Step, UNKNOWN, append_now};
 use crate::ledger::Ledger;
 
 /// How many pushes of a token are kept, by the seed: so few that devices feel it, or enough for all.
@@ -74,18 +74,6 @@ struct Waiting {
     ticket: u64,
     sink: SettledSink,
 }
-
-/// What becomes of a write that was not refused.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Done,
-    /// Nobody knows, and it is.
-    DoneInSilence,
-    /// Nobody knows, and it is not.
-    Lost,
-}
-
-const UNKNOWN: StoreError = StoreError::OutcomeUnknown("as it likes");
 
 /// How an append has ended, and nobody knows yet.
 type Ended = (Waiting, Result<Appended, StoreError>);

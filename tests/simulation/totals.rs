@@ -1,5 +1,7 @@
 //! What happened, counted: a fault that never happens proves nothing.
 
+use herald_protocol::CloseCode;
+
 /// The counts of one seed, or of all.
 #[derive(Debug, Default, Clone)]
 pub struct Totals {
@@ -34,6 +36,20 @@ impl Totals {
         let mut other = other.clone();
         for (sum, more) in self.all_mut().into_iter().zip(other.all_mut()) {
             *sum += *more;
+        }
+    }
+
+    /// The server has closed a socket.
+    pub fn closed(&mut self, code: u16) {
+        let is = |other: CloseCode| code == other.as_u16();
+        match code {
+            _ if is(CloseCode::Replaced) => self.takeovers += 1,
+            _ if is(CloseCode::Silent) => self.silent += 1,
+            _ if is(CloseCode::NoHello) => self.without_hello += 1,
+            _ => {
+                let is_ours = is(CloseCode::Normal) || is(CloseCode::TryAgainLater);
+                assert!(is_ours, "closed with {code}");
+            }
         }
     }
 
