@@ -294,7 +294,7 @@ impl World {
         let own = SmallRng::seed_from_u64(random.random());
         let to_many = topics::send(Rc::clone(self), node.clone(), sender::PLAIN, own);
         let to_many = spawn_local(to_many);
-        let burst = (0..random.random_range(5..15)).map(|_| {
+        let burst = (0..random.random_range(4..9)).map(|_| {
             let token = random.random_range(0..self.tokens.len());
             spawn_local(sender::some(Rc::clone(self), node.clone(), token))
         });
