@@ -27,8 +27,11 @@ const CHUNK: usize = 500;
 /// How long another caller may need from a token's row to its record.
 const BEGINNING_PAUSE: Duration = Duration::from_millis(50);
 
+/// Why nothing is done by a clock that is wrong.
+pub(super) const ANOTHER_TIME: &str = "redis has another time than this node";
+
 /// The clock of the server that numbers must not differ more from ours, in microseconds.
-const SKEW_MAX_US: u64 = 1_000_000;
+pub(super) const SKEW_MAX_US: u64 = 1_000_000;
 
 /// How mending a record ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +65,17 @@ impl<'a> Told<'a> {
             is_missing: reply.status == Status::Missing,
         }
     }
+
+    /// Numbers go on above the server's clock, and ours says what has ended.
+    ///
+    /// # Errors
+    /// The two differ too much.
+    fn check_clock(&self) -> Result<(), StoreError> {
+        match self.clock_us.abs_diff(clock_us()) > SKEW_MAX_US {
+            true => Err(StoreError::Unavailable(ANOTHER_TIME)),
+            false => Ok(()),
+        }
+    }
 }
 
 impl Backends {
@@ -75,6 +89,8 @@ impl Backends {
         now: Millis,
     ) -> Result<Mended, StoreError> {
         let told = Told::of(refusal);
+        // A clock that is ahead takes a token for too old that has just been minted.
+        told.check_clock()?;
         match self.tokens.find(&self.cql, address.id).await? {
             Some(row) if self.has_ended(row, now) => Ok(Mended::Dead),
             Some(row) if told.is_missing && row.base == 0 && is_first_try => {
@@ -96,10 +112,10 @@ impl Backends {
         refusal: &Reply,
         now: Millis,
     ) -> Result<Mended, StoreError> {
+        let told = Told::of(refusal);
+        told.check_clock()?;
         match self.tokens.find(&self.cql, token).await? {
-            Some(row) if !self.has_ended(row, now) => {
-                self.heal(token, &Told::of(refusal), row).await
-            }
+            Some(row) if !self.has_ended(row, now) => self.heal(token, &told, row).await,
             _ => Ok(Mended::Dead),
         }
     }
@@ -137,11 +153,6 @@ impl Backends {
         told: &Told<'_>,
         row: TokenRow,
     ) -> Result<Mended, StoreError> {
-        if told.clock_us.abs_diff(clock_us()) > SKEW_MAX_US {
-            return Err(StoreError::Unavailable(
-                "redis has another time than this node",
-            ));
-        }
         let kept_up_to = match told.is_missing {
             true => row.dropped_up_to,
             false => told.settled,

@@ -10,6 +10,7 @@ use bb8_redis::bb8::Pool;
 use futures_util::future::{join_all, select_ok};
 use redis::{ConnectionInfo, IntoConnectionInfo, RedisError};
 
+use super::healing::{SKEW_MAX_US, clock_us};
 use super::records::Library;
 
 /// An administrative call takes no longer.
@@ -38,6 +39,14 @@ struct Member {
     id: String,
     follows: Option<String>,
     is_failing: bool,
+}
+
+/// What a primary said of itself.
+pub(super) struct Look {
+    /// A new one after every failover and restart.
+    pub(super) replication_id: Option<String>,
+    /// Whether its clock and this node's show the same, as far as they must.
+    pub(super) is_of_one_time: bool,
 }
 
 impl Primaries {
@@ -72,21 +81,25 @@ impl Primaries {
         any_of(join_all(loads).await).map(drop)
     }
 
-    /// The replication ids of all primaries that answer: a new one after every failover and
-    /// restart. All are asked at once, so that one that is away hides none of the others.
+    /// Looks at all primaries that answer. All are asked at once, so that one that is away hides none of
+    /// the others.
     ///
     /// # Errors
     /// None of them answers.
-    pub(super) async fn replication_ids(&self) -> Result<Vec<String>, RedisError> {
+    pub(super) async fn look(&self) -> Result<Vec<Look>, RedisError> {
         let mut info = redis::cmd("INFO");
-        info.arg("replication");
+        info.arg("replication").arg("server");
         let primaries = self.addresses().await?;
         let asked = primaries.iter().map(async |primary| {
+            let before = clock_us();
             let text = text_of(self.ask(primary, &info, LOOK_MAX).await?);
-            Ok(field(&text, "master_replid:").map(str::to_owned))
+            let time = field(&text, "server_time_usec:").and_then(|it| it.trim().parse().ok());
+            Ok(Look {
+                replication_id: field(&text, "master_replid:").map(str::to_owned),
+                is_of_one_time: time.is_none_or(|time| is_of_one_time(before, time, clock_us())),
+            })
         });
-        let ids = any_of(join_all(asked).await)?;
-        Ok(ids.into_iter().flatten().collect())
+        any_of(join_all(asked).await)
     }
 
     /// What in the servers' settings endangers the promises.
@@ -258,6 +271,12 @@ fn any_of<T>(answers: Vec<Result<T, RedisError>>) -> Result<Vec<T>, RedisError> 
     }
 }
 
+/// Whether a clock that showed `there` some time between two looks at ours is as far from it as it may
+/// be, at most. An answer that took long says less, and harms nobody.
+fn is_of_one_time(before: u64, there: u64, after: u64) -> bool {
+    before.saturating_sub(SKEW_MAX_US) <= there && there <= after.saturating_add(SKEW_MAX_US)
+}
+
 fn timed_out() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
@@ -378,6 +397,17 @@ mod tests {
                 ("127.0.0.1:7003", None, true),
             ]
         );
+    }
+
+    #[test]
+    fn clocks_are_compared_as_far_as_an_answer_tells() {
+        let second = SKEW_MAX_US;
+        let now = 1_000 * second;
+        assert!(is_of_one_time(now, now - second, now));
+        assert!(is_of_one_time(now, now + second, now));
+        assert!(!is_of_one_time(now, now - second - 1, now));
+        assert!(!is_of_one_time(now, now + second + 1, now));
+        assert!(is_of_one_time(now, now + 3 * second, now + 2 * second));
     }
 
     fn settings(changed: &[(&str, &str)]) -> BTreeMap<String, String> {
