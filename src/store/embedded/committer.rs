@@ -144,7 +144,7 @@ impl Committer {
 
     fn is_still_wanted(&self, op: &Op, earlier: &HashMap<UserKey, usize, RandomState>) -> bool {
         match op {
-            Op::Put(..) | Op::Remove(_) => true,
+            Op::Put(..) | Op::Remove(_) | Op::RemoveSingle(_) => true,
             Op::RemoveUnchanged(key, value) => {
                 let held = self.engine.get(key);
                 !earlier.contains_key(key) && held.is_ok_and(|held| held.as_ref() == Some(value))

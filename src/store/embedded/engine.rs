@@ -3,6 +3,7 @@
 //! One keyspace, because a keyspace that is written once and then left alone pins the journals of
 //! all others. Every write goes through [`Engine::commit`], from one thread.
 
+use std::ops::{Bound, RangeBounds};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,7 +12,9 @@ use fjall::{
 };
 use thiserror::Error;
 
-use super::record::{FORMAT_VERSION, VERSION_KEY};
+use super::background::in_background;
+use super::record::{FORMAT_VERSION, VERSION_KEY, time_index_entry};
+use super::unswept::Unswept;
 use crate::store::StoreError;
 
 const KEYSPACE: &str = "herald";
@@ -58,6 +61,9 @@ pub enum OpenError {
 pub(super) enum Op {
     Put(UserKey, UserValue),
     Remove(UserKey),
+    /// Removes a key that is written once in its life. Once both are merged nothing is left of either, so
+    /// what comes and goes within one memtable is never written out at all.
+    RemoveSingle(UserKey),
     /// Removes what was read, unless it was overwritten since.
     RemoveUnchanged(UserKey, UserValue),
 }
@@ -65,7 +71,8 @@ pub(super) enum Op {
 impl Op {
     pub(super) fn key(&self) -> &UserKey {
         match self {
-            Self::Put(key, _) | Self::Remove(key) | Self::RemoveUnchanged(key, _) => key,
+            Self::Put(key, _) | Self::RemoveUnchanged(key, _) => key,
+            Self::Remove(key) | Self::RemoveSingle(key) => key,
         }
     }
 
@@ -73,11 +80,14 @@ impl Op {
     pub(super) fn weight(&self) -> usize {
         let value = match self {
             Self::Put(_, value) | Self::RemoveUnchanged(_, value) => value.len(),
-            Self::Remove(_) => 0,
+            Self::Remove(_) | Self::RemoveSingle(_) => 0,
         };
         size_of::<Self>() + self.key().len() + value
     }
 }
+
+/// A key and its value, as they are read.
+pub(super) type Entry = Result<(UserKey, UserValue), StoreError>;
 
 /// The database and its one keyspace.
 pub(super) struct Engine {
@@ -85,6 +95,8 @@ pub(super) struct Engine {
     keyspace: Keyspace,
     reads: AtomicU64,
     removals: AtomicU64,
+    /// Where the next sweeps begin.
+    pub(super) unswept: Unswept,
     #[cfg(test)]
     pub(super) fails_next_commit: std::sync::atomic::AtomicBool,
 }
@@ -92,11 +104,13 @@ pub(super) struct Engine {
 impl Engine {
     /// Opens the store in `directory`, or makes one.
     pub(super) fn open(directory: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
-        let database = Database::builder(directory)
+        let builder = Database::builder(directory)
             .cache_size(cache_bytes)
             .worker_threads(WORKER_THREADS)
-            .max_journaling_size(JOURNALS_BYTES_MAX)
-            .open()
+            .max_journaling_size(JOURNALS_BYTES_MAX);
+        // The engine's workers are started here.
+        let database = in_background(|| builder.open())
+            .map_err(|_| OpenError::Failed("its engine panicked".to_owned()))?
             .map_err(|error| open_error(directory, &error))?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let keyspace = database
@@ -107,6 +121,7 @@ impl Engine {
             keyspace,
             reads: AtomicU64::new(0),
             removals: AtomicU64::new(0),
+            unswept: Unswept::default(),
             #[cfg(test)]
             fails_next_commit: std::sync::atomic::AtomicBool::new(false),
         };
@@ -145,13 +160,13 @@ impl Engine {
         self.keyspace.get(key).map_err(|error| read_error(&error))
     }
 
-    /// Keys and values from `first` to `last`, in order.
-    pub(super) fn range(
+    /// Keys and values within bounds, in order.
+    pub(super) fn range<R: RangeBounds<UserKey>>(
         &self,
-        range: std::ops::RangeInclusive<UserKey>,
-    ) -> impl Iterator<Item = Result<(UserKey, UserValue), StoreError>> + use<> {
+        bounds: R,
+    ) -> impl Iterator<Item = Entry> + use<R> {
         self.reads.fetch_add(1, Ordering::Relaxed);
-        let guards = self.keyspace.range(range);
+        let guards = self.keyspace.range(bounds);
         guards.map(|guard| guard.into_inner().map_err(|error| read_error(&error)))
     }
 
@@ -162,20 +177,18 @@ impl Engine {
         after: &[u8],
         max: usize,
     ) -> Result<Vec<(UserKey, UserValue)>, StoreError> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        let start = UserKey::from(after.max(prefix));
-        let guards = self.keyspace.range(start.clone()..);
-        let mut page = Vec::new();
-        for guard in guards {
-            let (key, value) = guard.into_inner().map_err(|error| read_error(&error))?;
-            if !key.starts_with(prefix) || page.len() >= max {
-                break;
-            }
-            if *key > *after {
-                page.push((key, value));
-            }
-        }
-        Ok(page)
+        let from = if after < prefix {
+            Bound::Included(UserKey::from(prefix))
+        } else {
+            Bound::Excluded(UserKey::from(after))
+        };
+        let is_in = |entry: &Entry| {
+            entry
+                .as_ref()
+                .map_or(true, |(key, _)| key.starts_with(prefix))
+        };
+        let entries = self.range((from, Bound::Unbounded));
+        entries.take_while(is_in).take(max).collect()
     }
 
     /// Writes everything or nothing; `is_synced` makes it, and all before it, durable. Keys must
@@ -196,16 +209,22 @@ impl Engine {
         };
         let mut batch = self.database.batch().durability(Some(mode));
         let mut removals = 0;
+        let mut timed = Vec::new();
         for op in ops {
+            match &op {
+                Op::Put(key, _) => timed.extend(time_index_entry(key)),
+                _ => removals += 1,
+            }
             match op {
                 Op::Put(key, value) => batch.insert(&self.keyspace, key, value),
-                Op::Remove(key) | Op::RemoveUnchanged(key, _) => {
-                    removals += 1;
-                    batch.remove(&self.keyspace, key);
-                }
+                Op::RemoveSingle(key) => batch.remove_weak(&self.keyspace, key),
+                Op::Remove(key) | Op::RemoveUnchanged(key, _) => batch.remove(&self.keyspace, key),
             }
         }
         batch.commit()?;
+        for (index, second) in timed {
+            self.unswept.note(index, second);
+        }
         self.removals.fetch_add(removals, Ordering::Relaxed);
         Ok(())
     }
@@ -220,9 +239,14 @@ impl Engine {
         self.reads.load(Ordering::Relaxed)
     }
 
-    /// Removals since the store was opened: each is garbage until it is compacted away.
+    /// Removals since the store was opened.
     pub(super) fn removals(&self) -> u64 {
         self.removals.load(Ordering::Relaxed)
+    }
+
+    /// Removals on disk that have yet to be merged with what they remove.
+    pub(super) fn tombstones(&self) -> u64 {
+        self.keyspace.tree.tombstone_count()
     }
 
     /// Bytes on disk without the journals.

@@ -4,6 +4,7 @@
 //! It goes in steps and waits for each to be committed, so that a long walk neither fills the
 //! queue nor holds anybody up.
 
+use std::ops::{Bound, Range};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -16,8 +17,8 @@ use super::committer::CommittedTotals;
 use super::engine::{Engine, Op};
 use super::queue::Queue;
 use super::record::{
-    ENDING_PREFIX, Record, answer_key, decode_answer, decode_ending, ending_key, kind, timed_of,
-    token_of,
+    ENDING_PREFIX, Record, all_of_kind, answer_key, decode_answer, decode_ending, ending_key, kind,
+    time_index_between, timed_of, token_of,
 };
 use super::token_logs::TokenLogs;
 use crate::clock::Millis;
@@ -35,7 +36,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// leaves no journal pinned.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
-/// Below this many removals garbage is not worth a walk over the whole store.
+/// Below this many tombstones garbage is not worth a walk over the whole store.
 const GARBAGE_MIN: u64 = 5_000;
 
 /// A store that removes no more than this in a tick is idle enough to be compacted.
@@ -80,7 +81,8 @@ pub(super) struct Housekeeper {
 #[derive(Debug, Default)]
 pub(super) struct Tidiness {
     removals_seen: u64,
-    removals_compacted: u64,
+    /// What the last compaction could not take away.
+    tombstones_left: u64,
     is_writing_out: bool,
     memtable_seen: u64,
     /// Ticks for which the memtable has hardly grown.
@@ -141,20 +143,23 @@ impl Housekeeper {
         })
     }
 
-    /// Visits every entry of a time index up to now.
+    /// Visits what a time index has up to now and was not swept before. What is due later is not read: that may
+    /// be everything there is.
     fn walk_due(
         &self,
         index: u8,
         now: Millis,
         visit: impl Fn(u32, [u8; 16], &UserKey) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        self.walk(&[index], |key, _| {
+        let until = u32::try_from(now / 1_000 + 1).unwrap_or(u32::MAX);
+        let from = self.engine.unswept.begin(index).min(until);
+        let walked = self.walk(time_index_between(index, from, until), |key, _| {
             let (at, id) = timed_of(key).map_err(|fault| corrupt("a time index", fault))?;
-            if Millis::from(at) * 1_000 > now {
-                return Ok(Walk::Stop);
-            }
-            visit(at, id, key).map(|()| Walk::On)
-        })
+            visit(at, id, key)
+        });
+        let left_from = if walked.is_ok() { until } else { from };
+        self.engine.unswept.note(index, left_from);
+        walked
     }
 
     fn forget_answer(
@@ -181,13 +186,13 @@ impl Housekeeper {
     }
 
     fn end_tokens_of(&self, project: ProjectHash, now: Millis) -> Result<(), StoreError> {
-        self.walk(&[kind::TOKEN], |key, value| {
+        self.walk(all_of_kind(kind::TOKEN), |key, value| {
             let token = token_of(key).map_err(|fault| corrupt("a token's key", fault))?;
             let record = Record::decode(value).map_err(|fault| corrupt("a token", fault))?;
             if record.project == project && !record.is_ended {
                 self.logs.end(&record.address(token), now)?;
             }
-            Ok(Walk::On)
+            Ok(())
         })?;
         if self.is_stopping.load(Ordering::Relaxed) {
             return Ok(());
@@ -196,28 +201,26 @@ impl Housekeeper {
         self.queue.stage(|round| round.stage(note)).map(drop)
     }
 
-    /// Visits everything of a kind in steps; each step is committed before the next begins.
+    /// Visits everything in a range in steps; each step is committed before the next begins.
     fn walk(
         &self,
-        prefix: &[u8],
-        visit: impl Fn(&UserKey, &[u8]) -> Result<Walk, StoreError>,
+        range: Range<UserKey>,
+        visit: impl Fn(&UserKey, &[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let mut after = UserKey::from(prefix);
+        let mut from = Bound::Included(range.start);
         while !self.is_stopping.load(Ordering::Relaxed) {
-            let page = self.engine.page(prefix, &after, STEP_ENTRIES)?;
-            let Some((last, _)) = page.last() else {
+            let rest = (from, Bound::Excluded(range.end.clone()));
+            let entries = self.engine.range(rest).take(STEP_ENTRIES);
+            let step: Vec<_> = entries.collect::<Result<_, _>>()?;
+            let Some((last, _)) = step.last() else {
+                // A store with nothing to do writes nothing.
                 return Ok(());
             };
-            after = last.clone();
-            for (place, (key, value)) in page.iter().enumerate() {
-                match visit(key, value)? {
-                    Walk::On => {}
-                    // A store with nothing to do writes nothing.
-                    Walk::Stop if place == 0 => return Ok(()),
-                    Walk::Stop => return self.wait_for_commit(),
-                }
+            for (key, value) in &step {
+                visit(key, value)?;
             }
             self.wait_for_commit()?;
+            from = Bound::Excluded(last.clone());
         }
         Ok(())
     }
@@ -238,12 +241,9 @@ impl Housekeeper {
             return Ok(());
         }
         if self.tidiness.is_writing_out {
-            return self.finish_compaction(removals);
+            return self.finish_compaction();
         }
-        if self.is_mostly_garbage(removals)
-            || self.engine.journals() > 1
-            || self.is_memtable_at_rest()
-        {
+        if self.is_mostly_garbage() || self.engine.journals() > 1 || self.is_memtable_at_rest() {
             self.engine
                 .write_memtable_out()
                 .map_err(|error| failed(&error))?;
@@ -254,8 +254,9 @@ impl Housekeeper {
 
     /// A walk costs as much as there is, garbage or not. Waiting until garbage is at least half of
     /// that keeps the cost of a removal constant, however many tokens the store knows.
-    fn is_mostly_garbage(&self, removals: u64) -> bool {
-        let garbage = removals - self.tidiness.removals_compacted;
+    fn is_mostly_garbage(&self) -> bool {
+        let tombstones = self.engine.tombstones();
+        let garbage = tombstones.saturating_sub(self.tidiness.tombstones_left);
         let Totals { tokens, pending } = self.totals.get();
         garbage >= GARBAGE_MIN.max(tokens + pending)
     }
@@ -274,18 +275,18 @@ impl Housekeeper {
         rested >= REST_TICKS && bytes >= REST_BYTES_MIN
     }
 
-    fn finish_compaction(&mut self, removals: u64) -> Result<(), StoreError> {
+    fn finish_compaction(&mut self) -> Result<(), StoreError> {
         if self.engine.is_writing_memtables_out() {
             return Ok(());
         }
         self.tidiness.is_writing_out = false;
         self.let_go_of_memtable()?;
-        if !self.is_mostly_garbage(removals) {
+        if !self.is_mostly_garbage() {
             return Ok(());
         }
         let started_at = Instant::now();
         self.engine.compact().map_err(|error| failed(&error))?;
-        self.tidiness.removals_compacted = removals;
+        self.tidiness.tombstones_left = self.engine.tombstones();
         let elapsed_ms = started_at.elapsed().as_millis();
         let table_bytes = self.engine.table_bytes();
         tracing::info!(elapsed_ms, table_bytes, "the store was compacted");
@@ -311,11 +312,6 @@ impl Housekeeper {
         }
         Ok(())
     }
-}
-
-enum Walk {
-    On,
-    Stop,
 }
 
 /// A project whose tokens are being ended, and when that was asked.

@@ -38,6 +38,9 @@ pub(super) struct Ledger {
     is_ended: bool,
     /// Whether the staged record counts as a living token.
     pub(super) is_counted: bool,
+    /// Whether the staged record says that there may be rows. It goes on saying so when they are gone, so
+    /// that the next push needs its row alone.
+    pub(super) is_marked: bool,
 }
 
 /// What a reader may be told about a settled push.
@@ -63,6 +66,7 @@ impl Ledger {
             indexed: 0,
             is_ended: false,
             is_counted: false,
+            is_marked: false,
         };
         ledger.reschedule(limits);
         ledger
@@ -83,6 +87,7 @@ impl Ledger {
             indexed: record.wake,
             is_ended: record.is_ended,
             is_counted: !record.is_ended,
+            is_marked: record.may_have_rows,
         }
     }
 
@@ -241,9 +246,11 @@ impl Ledger {
         self.wake = 0;
     }
 
-    /// Sets the next time to look at this token by what is in it now.
+    /// Sets the next time to look at this token by what is in it now, and no longer looks for rows if there
+    /// are none.
     pub(super) fn reschedule(&mut self, limits: StoreLimits) {
         self.wake = self.next_wake(limits);
+        self.is_marked = self.pending() > 0;
     }
 
     /// Numbers of settled, live pushes after `after`, at most `max`, in order.

@@ -3,7 +3,7 @@
 //! The first byte of a key is its kind, so that one keyspace holds everything and a kind is one
 //! stretch of it. Numbers in keys are big-endian, so that they sort.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use bytes::Bytes;
 use fjall::UserKey;
@@ -79,6 +79,24 @@ pub(super) fn answer_end_key(ends_at: Millis, key: IdempotencyKey) -> UserKey {
     )
 }
 
+/// Every key of a kind.
+pub(super) fn all_of_kind(kind: u8) -> Range<UserKey> {
+    keyed(kind, &[])..keyed(kind + 1, &[])
+}
+
+/// What a time index has from one second on and before another.
+pub(super) fn time_index_between(index: u8, from: u32, until: u32) -> Range<UserKey> {
+    let beginning = |second: u32| keyed(index, &[&second.to_be_bytes()]);
+    beginning(from)..beginning(until)
+}
+
+/// Which time index a key is of, and its second.
+pub(super) fn time_index_entry(key: &[u8]) -> Option<(u8, u32)> {
+    let index = *key.first()?;
+    let (second, _) = timed_of(key).ok()?;
+    matches!(index, kind::WAKE | kind::ANSWER_END).then_some((index, second))
+}
+
 /// `kind | project id`.
 pub(super) fn project_key(project_id: &str) -> UserKey {
     keyed(kind::PROJECT, &[project_id.as_bytes()])
@@ -150,8 +168,8 @@ pub(super) struct Record {
     pub(super) deleted_up_to: Syn,
     pub(super) last_contact: Millis,
     pub(super) wake: WakeSeconds,
-    /// Whether there are rows beyond `acked`.
-    pub(super) has_rows: bool,
+    /// Whether there may be rows beyond `acked`.
+    pub(super) may_have_rows: bool,
 }
 
 impl Record {
@@ -167,7 +185,7 @@ impl Record {
             deleted_up_to: ledger.staged_deleted_up_to(),
             last_contact: ledger.last_contact(),
             wake: ledger.wake(),
-            has_rows: ledger.pending() > 0,
+            may_have_rows: ledger.is_marked || ledger.pending() > 0,
         }
     }
 
@@ -191,7 +209,7 @@ impl Record {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         bytes.extend_from_slice(&self.wake.to_le_bytes());
-        bytes.push(u8::from(self.has_rows));
+        bytes.push(u8::from(self.may_have_rows));
         bytes
     }
 
@@ -207,7 +225,7 @@ impl Record {
             deleted_up_to: reader.u64()?,
             last_contact: reader.u64()?,
             wake: reader.u32()?,
-            has_rows: reader.flag()?,
+            may_have_rows: reader.flag()?,
         };
         reader.end()?;
         Ok(record)
@@ -456,7 +474,7 @@ mod tests {
             changes in prop_oneof![1 => Just(Vec::<Change>::new()), 3 => changes()],
         ) {
             let [syn, acked, deleted_up_to, last_contact] = numbers;
-            let [is_ended, has_rows, has_key] = flags;
+            let [is_ended, may_have_rows, has_key] = flags;
             let record = Record {
                 device: DeviceId([1; 16]),
                 project: ProjectHash([2; 8]),
@@ -467,7 +485,7 @@ mod tests {
                 deleted_up_to,
                 last_contact,
                 wake: 4,
-                has_rows,
+                may_have_rows,
             };
             prop_assert_eq!(Record::decode(&record.encode()), Ok(record.clone()));
             let push = NewPush {

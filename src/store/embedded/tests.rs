@@ -138,6 +138,25 @@ fn what_is_found_expired_was_not_recovered_and_does_not_expire_again() {
 }
 
 #[test]
+fn what_comes_late_is_swept_too() {
+    block_on(async {
+        let directory = tempfile::tempdir().expect("a directory");
+        let Reopened { store, .. } = reopen(directory.path());
+        let hour = 60 * 60 * 1_000;
+        store.sweep(START + hour).await.expect("swept");
+        // The clock was set back.
+        let brief = NewPush {
+            expires_at: START + 1_000,
+            ..push(token_of("demo"), START)
+        };
+        send_all(&store, std::iter::once(brief)).await;
+        assert_eq!(store.totals().pending, 1);
+        store.sweep(START + 10_000).await.expect("swept");
+        assert_eq!(store.totals().pending, 0);
+    });
+}
+
+#[test]
 fn everything_is_there_after_a_restart() {
     block_on(async {
         let directory = tempfile::tempdir().expect("a directory");

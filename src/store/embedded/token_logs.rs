@@ -52,7 +52,7 @@ impl TokenLogs {
             if self.has_copy(&push)? {
                 return Ok(Some(Appended::Repeated));
             }
-            let is_one_more = ledger.pending() > 0 && !push.is_now_or_never();
+            let is_row_enough = ledger.is_marked && !push.is_now_or_never();
             let (syn, removed) = ledger.number(&push, self.limits);
             let numbered = Numbered {
                 token: push.address.id,
@@ -70,8 +70,8 @@ impl TokenLogs {
                 stage_answer(round, &push);
                 round.numbered.push(numbered);
             };
-            if is_one_more && removed.syns.is_empty() && ledger.indexed == ledger.wake() {
-                // The row says it all, and the record says that there are rows.
+            if is_row_enough && removed.syns.is_empty() && ledger.indexed == ledger.wake() {
+                // The row says it all, and the record says that there may be rows.
                 ledger.staged_in = self.queue.stage(stage_push)?;
             } else {
                 self.stage(&push.address, ledger, removed, stage_push)?;
@@ -240,7 +240,7 @@ impl TokenLogs {
             return Ok(None);
         };
         let mut heads = Vec::new();
-        if record.has_rows {
+        if record.may_have_rows {
             for row in self.rows(token, record.acked + 1, Syn::MAX) {
                 let (syn, value) = row?;
                 let head = decode_row_head(syn, &value);
@@ -321,7 +321,7 @@ impl TokenLogs {
         ledger.staged_in = self.queue.stage(|round| {
             more(round);
             for syn in &removed.syns {
-                round.stage(Op::Remove(row_key(address.id, *syn)));
+                round.stage(Op::RemoveSingle(row_key(address.id, *syn)));
             }
             round.pending -= i64::try_from(removed.syns.len()).unwrap_or(i64::MAX);
             round.stage(record);
@@ -329,6 +329,7 @@ impl TokenLogs {
             round.tokens += i64::from(!ledger.is_ended()) - i64::from(ledger.is_counted);
         })?;
         ledger.is_counted = !ledger.is_ended();
+        ledger.is_marked |= ledger.pending() > 0;
         ledger.indexed = ledger.wake();
         Ok(())
     }
