@@ -22,6 +22,7 @@ pub mod clock;
 pub mod config;
 pub mod dense_map;
 pub mod dev;
+mod digest;
 #[cfg(test)]
 mod hostile_tests;
 pub mod http;

@@ -6,7 +6,7 @@ mod fan_out;
 use std::fmt;
 use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
+use crate::digest::half_of_sha256;
 
 pub use condition::{CONDITION_TOPICS_MAX, Condition, ConditionError};
 pub use fan_out::{Checkpoint, FanOut, Place};
@@ -43,10 +43,7 @@ impl TopicName {
     /// What keys hold in its place.
     #[must_use]
     pub fn digest(&self) -> TopicDigest {
-        let digest: [u8; 32] = Sha256::digest(self.0.as_bytes()).into();
-        let mut half = TopicDigest::default();
-        half.copy_from_slice(&digest[..16]);
-        half
+        half_of_sha256(&[self.0.as_bytes()])
     }
 }
 

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use actix_web::http::header::HeaderMap;
 use actix_web::web::{Data, Path, Payload};
 use actix_web::{HttpRequest, HttpResponse};
-use sha2::{Digest as _, Sha256};
 
 use crate::actors::{AppendError, Outgoing, Sent};
 use crate::clock::Millis;
+use crate::digest::half_of_sha256;
 use crate::http::error::ApiError;
 use crate::http::fcm::{self, ParsedMessage, Target};
 use crate::http::{Public, auth, body, json_response};
@@ -193,7 +193,7 @@ fn take_token_quota(address: &TokenAddress, public: &Public) -> Result<(), ApiEr
 }
 
 fn collapse_key(key: &str) -> CollapseKey {
-    first_half(Sha256::digest(key.as_bytes()).into())
+    half_of_sha256(&[key.as_bytes()])
 }
 
 fn idempotency_key(
@@ -211,17 +211,8 @@ fn idempotency_key(
             "Idempotency-Key must be 1 to 128 visible ASCII characters.",
         ));
     }
-    let digest = Sha256::new()
-        .chain_update(project.0)
-        .chain_update(key)
-        .finalize();
-    Ok(Some(IdempotencyKey(first_half(digest.into()))))
-}
-
-fn first_half(digest: [u8; 32]) -> [u8; 16] {
-    let mut half = [0; 16];
-    half.copy_from_slice(&digest[..16]);
-    half
+    let digest = half_of_sha256(&[&project.0, key]);
+    Ok(Some(IdempotencyKey(digest)))
 }
 
 /// How a refusal of the node reads to a sender: certain ones may be repeated at once, an unknown
