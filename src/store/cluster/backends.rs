@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::cleanup::Cleanup;
 use super::cql::Cql;
-use super::healing::{ANOTHER_TIME, Mended, SKEW_MAX_US, clock_us};
+use super::healing::{ANOTHER_TIME, Mended};
 use super::health::Health;
 use super::hints::Notice;
 use super::primaries::Primaries;
@@ -90,7 +90,7 @@ pub(super) struct Backends {
 /// for ever.
 pub(super) fn is_by_another_clock(dead: &Reply) -> bool {
     let there = dead.number(0);
-    there > 0 && there.abs_diff(clock_us()) > SKEW_MAX_US
+    there > 0 && !dead.is_of_one_time(there)
 }
 
 impl Backends {

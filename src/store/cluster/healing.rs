@@ -31,7 +31,7 @@ const BEGINNING_PAUSE: Duration = Duration::from_millis(50);
 pub(super) const ANOTHER_TIME: &str = "redis has another time than this node";
 
 /// The clock of the server that numbers must not differ more from ours, in microseconds.
-pub(super) const SKEW_MAX_US: u64 = 1_000_000;
+const SKEW_MAX_US: u64 = 1_000_000;
 
 /// How mending a record ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,7 @@ struct Told<'a> {
     highest: Syn,
     settled: Syn,
     contact_at: Millis,
-    clock_us: u64,
+    is_of_one_time: bool,
     era: &'a [u8],
     is_missing: bool,
 }
@@ -60,7 +60,7 @@ impl<'a> Told<'a> {
             highest: reply.number(0),
             settled: reply.number(1),
             contact_at: reply.number(4),
-            clock_us: reply.number(5),
+            is_of_one_time: reply.is_of_one_time(reply.number(5)),
             era: reply.word(0),
             is_missing: reply.status == Status::Missing,
         }
@@ -71,9 +71,9 @@ impl<'a> Told<'a> {
     /// # Errors
     /// The two differ too much.
     fn check_clock(&self) -> Result<(), StoreError> {
-        match self.clock_us.abs_diff(clock_us()) > SKEW_MAX_US {
-            true => Err(StoreError::Unavailable(ANOTHER_TIME)),
-            false => Ok(()),
+        match self.is_of_one_time {
+            true => Ok(()),
+            false => Err(StoreError::Unavailable(ANOTHER_TIME)),
         }
     }
 }
@@ -240,6 +240,12 @@ fn gaps(after: Syn, heads: &[Head], base: Syn) -> Vec<(Syn, Syn)> {
         .collect()
 }
 
+/// Whether a clock that showed `there` some time between two looks at ours is as far from it as it may
+/// be, at most. An answer that took long says less, and harms nobody.
+pub(super) fn is_of_one_time(before: u64, there: u64, after: u64) -> bool {
+    before.saturating_sub(SKEW_MAX_US) <= there && there <= after.saturating_add(SKEW_MAX_US)
+}
+
 /// The wall clock in microseconds: what servers' clocks are compared with. Not the node's own
 /// clock, which a test may set.
 pub(super) fn clock_us() -> u64 {
@@ -250,6 +256,17 @@ pub(super) fn clock_us() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clocks_are_compared_as_far_as_an_answer_tells() {
+        let second = SKEW_MAX_US;
+        let now = 1_000 * second;
+        assert!(is_of_one_time(now, now - second, now));
+        assert!(is_of_one_time(now, now + second, now));
+        assert!(!is_of_one_time(now, now - second - 1, now));
+        assert!(!is_of_one_time(now, now + second + 1, now));
+        assert!(is_of_one_time(now, now + 3 * second, now + 2 * second));
+    }
 
     fn heads(syns: &[Syn]) -> Vec<Head> {
         let head = |syn: &Syn| Head {

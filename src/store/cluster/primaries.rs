@@ -10,7 +10,7 @@ use bb8_redis::bb8::Pool;
 use futures_util::future::{join_all, select_ok};
 use redis::{ConnectionInfo, IntoConnectionInfo, RedisError};
 
-use super::healing::{SKEW_MAX_US, clock_us};
+use super::healing::{clock_us, is_of_one_time};
 use super::records::Library;
 
 /// An administrative call takes no longer.
@@ -271,12 +271,6 @@ fn any_of<T>(answers: Vec<Result<T, RedisError>>) -> Result<Vec<T>, RedisError> 
     }
 }
 
-/// Whether a clock that showed `there` some time between two looks at ours is as far from it as it may
-/// be, at most. An answer that took long says less, and harms nobody.
-fn is_of_one_time(before: u64, there: u64, after: u64) -> bool {
-    before.saturating_sub(SKEW_MAX_US) <= there && there <= after.saturating_add(SKEW_MAX_US)
-}
-
 fn timed_out() -> RedisError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
 }
@@ -397,17 +391,6 @@ mod tests {
                 ("127.0.0.1:7003", None, true),
             ]
         );
-    }
-
-    #[test]
-    fn clocks_are_compared_as_far_as_an_answer_tells() {
-        let second = SKEW_MAX_US;
-        let now = 1_000 * second;
-        assert!(is_of_one_time(now, now - second, now));
-        assert!(is_of_one_time(now, now + second, now));
-        assert!(!is_of_one_time(now, now - second - 1, now));
-        assert!(!is_of_one_time(now, now + second + 1, now));
-        assert!(is_of_one_time(now, now + 3 * second, now + 2 * second));
     }
 
     fn settings(changed: &[(&str, &str)]) -> BTreeMap<String, String> {
