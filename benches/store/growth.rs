@@ -18,8 +18,9 @@ const TOKENS_MIN: usize = 10_000;
 /// Tokens that are worked on in one pass, spread evenly over all.
 const SAMPLE: usize = 10_000;
 
-/// Passes, each over other tokens if there are enough; the median is shown.
-const PASSES: usize = 15;
+/// Passes, each over other tokens if there are enough; the median is shown. So many that merging comes in at its
+/// average.
+const PASSES: usize = 100;
 
 const IN_FLIGHT: usize = 64;
 

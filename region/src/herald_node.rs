@@ -1,5 +1,6 @@
 //! One Herald node of a region.
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -40,6 +41,10 @@ pub struct HeraldOptions {
     /// Settings as environment variables, such as `HERALD_SOCKET__PING_INTERVAL_MS` and `200`; they
     /// win over what the region sets. Such variables of this process are not passed on.
     pub settings: Vec<(String, String)>,
+    /// A library that is loaded into every node and stands between it and its machine. It finds its
+    /// orders in the directory that `FAULTY_DISK` names, and the address from which a node is to
+    /// call others in `OUTGOING_ADDRESS`.
+    pub library: Option<PathBuf>,
 }
 
 /// Where a node keeps pushes and tokens.
@@ -59,6 +64,8 @@ pub struct Stores {
 #[derive(Debug)]
 pub struct HeraldNode {
     address: Ipv4Addr,
+    /// What the library is told.
+    orders: PathBuf,
     server: Server,
     /// Kept for its directory and its address: dropped after the server.
     _place: Place,
@@ -83,18 +90,29 @@ impl HeraldNode {
         let token = ("HERALD_ADMIN_TOKEN", options.admin_token.as_str());
         let settings = options.settings.iter();
         let settings = settings.map(|(name, value)| (name.as_str(), value.as_str()));
+        let mut environment: Vec<(OsString, OsString)> = std::iter::once(token)
+            .chain(settings)
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect();
+        let orders = directory.join("orders");
+        if let Some(library) = &options.library {
+            std::fs::create_dir_all(&orders)?;
+            environment.extend([
+                ("LD_PRELOAD".into(), library.into()),
+                ("FAULTY_DISK".into(), orders.clone().into()),
+                ("OUTGOING_ADDRESS".into(), address.to_string().into()),
+            ]);
+        }
         let server = Server::new(Launch {
             name: format!("Herald node {number}"),
             program: options.binary.clone().into(),
             arguments: vec!["serve".into(), "--config".into(), file.into()],
-            environment: std::iter::once(token)
-                .chain(settings)
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
+            environment,
             directory,
         });
         let node = Self {
             address,
+            orders,
             server,
             _place: place.clone(),
         };
@@ -153,12 +171,34 @@ impl HeraldNode {
         self.server.resume()
     }
 
-    /// Ends a pause; starts the node if it does not run. It may not be ready yet.
+    /// From now on the node's clock is so far from the true one, also after a restart, if it has the
+    /// library that does that ([`HeraldOptions::library`]).
+    ///
+    /// # Errors
+    /// The file system's; there is no library.
+    pub fn move_clock(&self, by_ms: i64) -> anyhow::Result<()> {
+        // Renamed into place: whoever reads it reads all of it.
+        let new = self.orders.join("new");
+        std::fs::write(&new, by_ms.to_string()).context("a node whose clock cannot be moved")?;
+        Ok(std::fs::rename(new, self.orders.join("clock"))?)
+    }
+
+    /// Puts the clock right and ends a pause; starts the node if it does not run. It may not be
+    /// ready yet.
     ///
     /// # Errors
     /// It cannot be started.
     pub async fn mend(&self) -> anyhow::Result<()> {
+        if self.orders.exists() {
+            self.move_clock(0)?;
+        }
         self.server.mend().await.map(drop)
+    }
+
+    /// Where it listens, and where it calls from if it has the library that does that.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.address
     }
 
     /// Address and port of the public listener.

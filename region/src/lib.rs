@@ -9,7 +9,10 @@
 //! Faults: processes are killed (`kill`, SIGKILL) or stopped (`pause`, SIGSTOP); replication between
 //! Redis nodes and the connections of Redis clients become black holes
 //! ([`RedisCluster::isolate_replication`], [`RedisCluster::cut_clients`]), or slow
-//! ([`RedisCluster::slow_clients`]).
+//! ([`RedisCluster::slow_clients`]). With a library loaded into the nodes
+//! ([`RegionOptions::library`]), one Herald node's way to Redis or to CQL nodes becomes a black hole
+//! ([`RedisCluster::cut_way`], [`CqlRing::cut_way`]), and its clock goes astray
+//! ([`HeraldNode::move_clock`]).
 //!
 //! Needed on the machine: `redis-server` 7, Java 17, Maven (once, to fetch Cassandra into
 //! `~/.cache/herald`, or where `HERALD_CACHE` says), and `setpriv`, without which a parent that is

@@ -1,15 +1,16 @@
-//! A link in front of one Redis node: whoever wants the node comes through here, so that a test can
-//! cut replication, or clients, and nothing else.
+//! A link in front of one node of a store: whoever wants the node comes through here, so that a test
+//! can cut replication, or clients, or one of the clients, and nothing else.
 //!
 //! A cut is a black hole as a broken network makes it: connections stay open, nothing is forwarded,
 //! not even an end, and what was on its way comes when the cut is healed. Who comes is told by his
 //! address: Redis nodes bind their own when they connect, and on this port they only want to
-//! replicate. Their cluster bus does not lead through links, so they go on seeing each other.
+//! replicate; Herald nodes do if they are made to. What nodes of a store say among each other does
+//! not lead through links, replication of Redis apart, so they go on seeing each other.
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -28,13 +29,15 @@ const CONNECTIONS_MAX: usize = 4_096;
 /// What one direction of a connection holds at most.
 const BUFFER_BYTES: usize = 16 * 1024;
 
-/// What is cut of all the links of a cluster.
+/// What is cut of all the links of a store.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cuts {
     /// Nodes whose replication is cut, whichever side they are on.
     pub replication_of: BTreeSet<Ipv4Addr>,
     /// Nodes whose clients are cut.
     pub clients_of: BTreeSet<Ipv4Addr>,
+    /// Ways that are cut: of a client, to a node.
+    pub ways: BTreeSet<(IpAddr, Ipv4Addr)>,
     /// How long bytes of clients take, each way.
     pub client_delay: Duration,
 }
@@ -43,6 +46,7 @@ pub(crate) struct Cuts {
 #[derive(Debug, Clone, Copy)]
 enum Traffic {
     Client {
+        client: IpAddr,
         node: Ipv4Addr,
     },
     Replication {
@@ -54,7 +58,9 @@ enum Traffic {
 impl Cuts {
     fn concern(&self, traffic: Traffic) -> bool {
         match traffic {
-            Traffic::Client { node } => self.clients_of.contains(&node),
+            Traffic::Client { client, node } => {
+                self.clients_of.contains(&node) || self.ways.contains(&(client, node))
+            }
             Traffic::Replication { replica, primary } => [replica, primary]
                 .iter()
                 .any(|node| self.replication_of.contains(node)),
@@ -65,7 +71,7 @@ impl Cuts {
 /// The way to one node.
 #[derive(Debug)]
 pub(crate) struct Link {
-    front: SocketAddr,
+    front: SocketAddrV4,
     back: SocketAddrV4,
     nodes: Arc<BTreeSet<Ipv4Addr>>,
     cuts: watch::Receiver<Cuts>,
@@ -80,10 +86,11 @@ struct Gate {
 }
 
 impl Link {
-    /// A link from `front` to the node at `back`, one of `nodes`; shut as yet. Connections end when
-    /// the sender of `cuts` is gone.
+    /// A link from `front`, by whose address the node is known, to `back`, where it listens; shut as
+    /// yet. Who comes from one of `nodes` wants to replicate. Connections end when the sender of
+    /// `cuts` is gone.
     pub fn new(
-        front: SocketAddr,
+        front: SocketAddrV4,
         back: SocketAddrV4,
         nodes: Arc<BTreeSet<Ipv4Addr>>,
         cuts: watch::Receiver<Cuts>,
@@ -97,19 +104,22 @@ impl Link {
         }
     }
 
-    /// Listens.
+    /// Listens, if it does not yet.
     ///
     /// # Errors
     /// The address is taken.
     pub async fn open(&self) -> anyhow::Result<()> {
+        if self.door().is_some() {
+            return Ok(());
+        }
         let front = self.front;
         let listener = background::there(async move { TcpListener::bind(front).await })
             .await?
             .with_context(|| format!("no link at {front}"))?;
-        let back = self.back;
+        let way = (*front.ip(), self.back);
         let nodes = Arc::clone(&self.nodes);
         let cuts = self.cuts.clone();
-        let door = background::runtime()?.spawn(accept(listener, back, nodes, cuts));
+        let door = background::runtime()?.spawn(accept(listener, way, nodes, cuts));
         self.replace_door(Some(door.abort_handle()));
         Ok(())
     }
@@ -121,10 +131,13 @@ impl Link {
     }
 
     fn replace_door(&self, new: Option<AbortHandle>) {
-        let mut door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(old) = std::mem::replace(&mut *door, new) {
+        if let Some(old) = std::mem::replace(&mut *self.door(), new) {
             old.abort();
         }
+    }
+
+    fn door(&self) -> MutexGuard<'_, Option<AbortHandle>> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -136,7 +149,7 @@ impl Drop for Link {
 
 async fn accept(
     listener: TcpListener,
-    back: SocketAddrV4,
+    (node, back): (Ipv4Addr, SocketAddrV4),
     nodes: Arc<BTreeSet<Ipv4Addr>>,
     cuts: watch::Receiver<Cuts>,
 ) {
@@ -150,13 +163,12 @@ async fn accept(
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let node = *back.ip();
         let traffic = match peer.ip() {
             IpAddr::V4(replica) if nodes.contains(&replica) => Traffic::Replication {
                 replica,
                 primary: node,
             },
-            _ => Traffic::Client { node },
+            client => Traffic::Client { client, node },
         };
         let cuts = cuts.clone();
         tokio::spawn(async move {
@@ -235,6 +247,8 @@ impl Gate {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use tokio::net::TcpSocket;
     use tokio::time::timeout;
 
@@ -247,10 +261,10 @@ mod tests {
     struct Scene {
         cuts: watch::Sender<Cuts>,
         link: Link,
-        front: SocketAddr,
+        front: SocketAddrV4,
         replica: Ipv4Addr,
         primary: Ipv4Addr,
-        _place: Place,
+        place: Place,
     }
 
     impl Scene {
@@ -268,7 +282,7 @@ mod tests {
                     });
                 }
             });
-            let front = SocketAddr::from((primary, 17_900));
+            let front = SocketAddrV4::new(primary, 17_900);
             let (cuts, receiver) = watch::channel(Cuts::default());
             let nodes = Arc::new(BTreeSet::from([primary, replica]));
             let link = Link::new(front, back, nodes, receiver);
@@ -279,7 +293,7 @@ mod tests {
                 front,
                 replica,
                 primary,
-                _place: place,
+                place,
             }
         }
 
@@ -288,10 +302,14 @@ mod tests {
         }
 
         async fn replication(&self) -> TcpStream {
+            self.from(self.replica).await
+        }
+
+        async fn from(&self, address: Ipv4Addr) -> TcpStream {
             let socket = TcpSocket::new_v4().expect("a socket");
-            let own = SocketAddr::from((self.replica, 0));
+            let own = SocketAddr::from((address, 0));
             socket.bind(own).expect("bound");
-            socket.connect(self.front).await.expect("connected")
+            socket.connect(self.front.into()).await.expect("connected")
         }
     }
 
@@ -334,6 +352,28 @@ mod tests {
         });
         assert!(echoes(&mut replication).await);
         assert!(!echoes(&mut client).await);
+    }
+
+    #[tokio::test]
+    async fn a_way_is_one_clients_to_one_node() {
+        let scene = Scene::new().await;
+        let [here, there] = [scene.place.address(101), scene.place.address(102)];
+        let (mut cut, mut other) = (scene.from(here).await, scene.from(there).await);
+        let cut_ways = |ways: &[(Ipv4Addr, Ipv4Addr)]| {
+            let ways = ways.iter().map(|(from, to)| (IpAddr::V4(*from), *to));
+            scene.cuts.send_replace(Cuts {
+                ways: ways.collect(),
+                ..Cuts::default()
+            });
+        };
+        cut_ways(&[(here, scene.replica)]);
+        assert!(echoes(&mut cut).await, "its way to another node is cut");
+        cut_ways(&[(here, scene.primary)]);
+        let mut newcomer = scene.from(here).await;
+        assert!(!echoes(&mut cut).await && !echoes(&mut newcomer).await);
+        assert!(echoes(&mut other).await);
+        cut_ways(&[]);
+        assert!(comes_back(&mut cut).await && comes_back(&mut newcomer).await);
     }
 
     #[tokio::test]

@@ -26,6 +26,9 @@ pub struct RegionOptions {
     pub binary: PathBuf,
     /// Settings of all nodes: see [`HeraldOptions::settings`].
     pub settings: Vec<(String, String)>,
+    /// What is loaded into all nodes: see [`HeraldOptions::library`]. With it, CQL nodes are behind
+    /// links, as Redis nodes always are.
+    pub library: Option<PathBuf>,
     /// An empty directory for data and logs, which stays; one that goes when the region does if
     /// there is none.
     pub directory: Option<PathBuf>,
@@ -39,6 +42,7 @@ impl Default for RegionOptions {
             nodes: 2,
             binary: PathBuf::from("herald"),
             settings: Vec::new(),
+            library: None,
             directory: None,
         }
     }
@@ -69,10 +73,14 @@ impl Region {
             Some(directory) => Place::at(directory)?,
             None => Place::temporary()?,
         };
-        let (redis, cql) = tokio::try_join!(
-            RedisCluster::start(&place, &options.redis),
-            CqlRing::start(&place, options.cql_nodes),
-        )?;
+        let cql = async {
+            match options.library {
+                Some(_) => CqlRing::start_behind_links(&place, options.cql_nodes).await,
+                None => CqlRing::start(&place, options.cql_nodes).await,
+            }
+        };
+        let redis = RedisCluster::start(&place, &options.redis);
+        let (redis, cql) = tokio::try_join!(redis, cql)?;
         let admin_token = admin_token();
         let mut region = Self {
             nodes: Vec::new(),
@@ -83,6 +91,7 @@ impl Region {
                 binary: options.binary.clone(),
                 admin_token,
                 settings: options.settings.clone(),
+                library: options.library.clone(),
             },
             place,
         };

@@ -41,16 +41,36 @@ pub enum Fault {
     CutPrimary,
     /// Bytes to and from Redis take their time.
     SlowRedis,
+    /// One node does not reach Redis: for less than its lease holds, or for longer.
+    CutNodeFromRedis,
+    /// One node does not reach one primary of Redis, which everybody else goes on seeing.
+    CutNodeFromPrimary,
     /// SIGKILL of a CQL node.
     KillCqlNode,
     /// SIGSTOP of a CQL node: two of three are enough.
     PauseCqlNode,
     /// SIGSTOP of two CQL nodes: writes time out, and are applied later.
     PauseCqlQuorum,
+    /// No node reaches any CQL node.
+    CutCql,
+    /// No node reaches one CQL node, which its own kind goes on seeing.
+    CutCqlNode,
+    /// One node reaches no CQL node.
+    CutNodeFromCql,
+    /// One node reaches one CQL node only, which asks the others for it.
+    CutNodeFromMostCqlNodes,
+    /// One node's clock is an hour ahead.
+    ClockAhead,
+    /// One node's clock is an hour behind.
+    ClockBehind,
+    /// One node's clock goes to and fro by what is not noticed, and by what is.
+    ClockAstray,
 }
 
+const HOUR_MS: i64 = 60 * 60 * 1_000;
+
 /// All of them, and how often each is in a deck.
-pub const DECK: [(Fault, usize); 17] = [
+pub const DECK: [(Fault, usize); 26] = [
     (Fault::Nothing, 1),
     (Fault::KillNode, 2),
     (Fault::KillAllNodes, 1),
@@ -68,7 +88,26 @@ pub const DECK: [(Fault, usize); 17] = [
     (Fault::KillCqlNode, 1),
     (Fault::PauseCqlNode, 1),
     (Fault::PauseCqlQuorum, 1),
+    (Fault::CutNodeFromRedis, 2),
+    (Fault::CutNodeFromPrimary, 1),
+    (Fault::CutCql, 1),
+    (Fault::CutCqlNode, 1),
+    (Fault::CutNodeFromCql, 2),
+    (Fault::CutNodeFromMostCqlNodes, 1),
+    (Fault::ClockAhead, 1),
+    (Fault::ClockBehind, 1),
+    (Fault::ClockAstray, 1),
 ];
+
+impl Fault {
+    /// Whether a node's clock is wrong for a while.
+    pub fn moves_clock(self) -> bool {
+        matches!(
+            self,
+            Self::ClockAhead | Self::ClockBehind | Self::ClockAstray
+        )
+    }
+}
 
 /// It happens, and is mended as far as somebody must do that by hand.
 pub async fn happen(
@@ -110,6 +149,16 @@ pub async fn happen(
         Fault::KillCqlNode | Fault::PauseCqlNode | Fault::PauseCqlQuorum => {
             happen_to_cql(fault, region, random).await;
         }
+        Fault::CutCql
+        | Fault::CutCqlNode
+        | Fault::CutNodeFromCql
+        | Fault::CutNodeFromMostCqlNodes => cut_from_cql(fault, region, node, random).await,
+        Fault::CutNodeFromRedis | Fault::CutNodeFromPrimary => {
+            cut_from_redis(fault, region, node, random).await;
+        }
+        Fault::ClockAhead => move_clock(node, &[HOUR_MS], random).await,
+        Fault::ClockBehind => move_clock(node, &[-HOUR_MS], random).await,
+        Fault::ClockAstray => move_clock(node, &[700, -700, 3_000, -3_000], random).await,
         Fault::LoseWrites | Fault::KillPrimary => {
             fail_over(region, random, fault == Fault::LoseWrites, phase).await;
         }
@@ -142,6 +191,52 @@ async fn happen_to_cql(fault: Fault, region: &Region, random: &mut SmallRng) {
     for node in frozen {
         cql.resume(node).expect("thawed");
     }
+}
+
+/// Shorter than a number stays pending, than a lease lasts, or longer than both.
+async fn as_long_as_a_cut(random: &mut SmallRng) {
+    moment(random, 500..9_000).await;
+}
+
+async fn cut_from_cql(fault: Fault, region: &Region, one: &HeraldNode, random: &mut SmallRng) {
+    let cql = &region.cql;
+    let special = random.random_range(0..cql.node_count());
+    for node in &region.nodes {
+        let is_concerned = match fault {
+            Fault::CutCql | Fault::CutCqlNode => true,
+            _ => node.listen() == one.listen(),
+        };
+        let is_cut = |to: &usize| match fault {
+            Fault::CutCqlNode => *to == special,
+            Fault::CutNodeFromMostCqlNodes => *to != special,
+            _ => true,
+        };
+        for to in (0..cql.node_count()).filter(|to| is_concerned && is_cut(to)) {
+            cql.cut_way(node, to).expect("cut");
+        }
+    }
+    as_long_as_a_cut(random).await;
+    cql.heal_ways();
+}
+
+async fn cut_from_redis(fault: Fault, region: &Region, one: &HeraldNode, random: &mut SmallRng) {
+    let redis = &region.redis;
+    if fault == Fault::CutNodeFromPrimary {
+        let primary = any_primary(region, random).await;
+        redis.cut_way(one, primary).expect("cut");
+    } else {
+        redis.cut_ways(one);
+    }
+    as_long_as_a_cut(random).await;
+    redis.heal_ways();
+}
+
+async fn move_clock(node: &HeraldNode, steps: &[i64], random: &mut SmallRng) {
+    for by_ms in steps {
+        node.move_clock(*by_ms).expect("moved");
+        moment(random, 500..3_000).await;
+    }
+    node.move_clock(0).expect("right again");
 }
 
 async fn any_primary(region: &Region, random: &mut SmallRng) -> usize {

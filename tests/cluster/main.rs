@@ -14,7 +14,9 @@ mod harness;
 #[path = "../torture/crowd/mod.rs"]
 mod crowd;
 
+mod alone;
 mod bad_beginnings;
+mod clocks;
 mod cost;
 mod cql;
 mod devices;

@@ -7,7 +7,7 @@ use herald_region::{Region, RegionOptions};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 
-use crate::harness::{Credential, Door};
+use crate::harness::{Credential, Door, FaultyDisk};
 
 /// How long a test waits for something that must happen. Generous: the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -173,6 +173,7 @@ async fn begin() -> Shared {
         settings: settings
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into(),
+        library: Some(FaultyDisk::library().to_owned()),
         ..RegionOptions::default()
     };
     let region = Region::start(&options).await.expect("a region");

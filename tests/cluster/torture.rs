@@ -87,7 +87,8 @@ async fn a_round(stage: &Stage, crowd: &Crowd, fault: Fault, random: &mut SmallR
         happen(fault, stage, &mut own_random, &phase).await;
         phase.send_replace(Phase::Over);
     };
-    join(crowd.live(&stage.doors, random, &seen, false), happening).await;
+    let living = crowd.live(&stage.doors, random, &seen, fault.moves_clock());
+    join(living, happening).await;
     let begun = Instant::now();
     stage.region().mend(PATIENCE).await.expect("well again");
     let mended = begun.elapsed();

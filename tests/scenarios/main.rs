@@ -13,6 +13,7 @@ mod endings;
 mod expiry;
 mod failed_sync;
 mod floods;
+mod forged_tokens;
 #[expect(dead_code, reason = "the torture uses the rest of it")]
 mod harness;
 mod hostile_bytes;

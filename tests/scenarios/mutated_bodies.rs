@@ -59,7 +59,7 @@ fn sound(server: &Server, device: &Credential, token: &str) -> Vec<Sound> {
         public(post(), "/iid/v1:batchRemove", &sender, batch),
         public(
             post(),
-            &format!("{topics}?topicSubscriptionId=news"),
+            &format!("{topics}?topicName=news"),
             &sender,
             json!({}),
         ),

@@ -4,7 +4,7 @@
 use crate::tree::{File, Tree};
 
 /// A module of `src/`, and which of its neighbours it may name.
-const MAY_KNOW: [(&str, &[&str]); 19] = [
+const MAY_KNOW: [(&str, &[&str]); 20] = [
     ("main", &["cli"]),
     (
         "cli",
@@ -34,6 +34,7 @@ const MAY_KNOW: [(&str, &[&str]); 19] = [
         ],
     ),
     ("dev", &["clock", "private_file", "projects"]),
+    ("digest", &[]),
     (
         "http",
         &[
@@ -41,6 +42,7 @@ const MAY_KNOW: [(&str, &[&str]); 19] = [
             "admin_token",
             "clock",
             "config",
+            "digest",
             "metrics",
             "projects",
             "push",
@@ -67,7 +69,7 @@ const MAY_KNOW: [(&str, &[&str]); 19] = [
         &["clock", "dense_map", "projects", "push", "token", "topic"],
     ),
     ("projects", &["clock", "store", "token"]),
-    ("topic", &["clock", "push", "token"]),
+    ("topic", &["clock", "digest", "push", "token"]),
     ("sealing_keys", &["clock", "store", "token"]),
     ("push", &["clock", "token"]),
     ("token", &["clock"]),

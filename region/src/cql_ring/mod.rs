@@ -1,15 +1,19 @@
-//! A ring of CQL nodes. Apache Cassandra stands in for ScyllaDB, which no package registry has: the
+//! A ring of CQL nodes, each behind a link that tests can cut if that is wanted. Apache Cassandra stands in for ScyllaDB, which no package registry has: the
 //! same protocol, the same last-write-wins cells, time to live and quorum; its speed says nothing.
 
 mod asking;
 mod jars;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
+use tokio::sync::watch;
 
+use crate::herald_node::HeraldNode;
+use crate::link::{Cuts, Link};
 use crate::place::{Place, check_room};
 use crate::server::{Launch, Server};
 use crate::waiting::until;
@@ -22,8 +26,12 @@ pub const CQL_NODES_MAX: usize = 9;
 /// What the nodes call their data centre.
 const DATACENTER: &str = "datacenter1";
 
-/// The first node's address in its network.
+/// The first node's address in its network: where drivers find it.
 const FIRST_HOST: u8 = 51;
+
+/// The first node's other address: where it listens for drivers when a link is on the first. Drivers
+/// take it that all nodes have one port, so it cannot be another port of the same address.
+const FIRST_HOST_BEHIND: u8 = 61;
 
 const CQL_PORT: u16 = 17_042;
 const STORAGE_PORT: u16 = 17_043;
@@ -49,14 +57,19 @@ const JAVA_OPTIONS: &str = include_str!("../../cassandra/java.options");
 #[derive(Debug)]
 pub struct CqlRing {
     nodes: Vec<Node>,
+    cuts: watch::Sender<Cuts>,
     /// Kept for its directory and its addresses: dropped after the nodes.
     _place: Place,
 }
 
 #[derive(Debug)]
 struct Node {
+    /// Where drivers and other nodes find it.
     address: Ipv4Addr,
+    /// Where it listens for drivers.
+    behind: Ipv4Addr,
     server: Server,
+    link: Option<Link>,
 }
 
 impl CqlRing {
@@ -66,18 +79,37 @@ impl CqlRing {
     /// # Errors
     /// Java 17 or Maven is missing, or a node could not start, with the end of its log.
     pub async fn start(place: &Place, nodes: usize) -> anyhow::Result<Self> {
+        Self::start_with(place, nodes, false).await
+    }
+
+    /// The same with a link in front of every node. Each byte takes another step there, so this is
+    /// for tests that cut links, not for those that measure.
+    ///
+    /// # Errors
+    /// See [`CqlRing::start`].
+    pub async fn start_behind_links(place: &Place, nodes: usize) -> anyhow::Result<Self> {
+        Self::start_with(place, nodes, true).await
+    }
+
+    async fn start_with(place: &Place, nodes: usize, has_links: bool) -> anyhow::Result<Self> {
         check_room("CQL nodes", nodes, CQL_NODES_MAX)?;
         let java = jars::java().await?;
         let jars = Jars::get().await?;
         let hosts = (FIRST_HOST..).take(nodes);
         let addresses: Vec<Ipv4Addr> = hosts.map(|host| place.address(host)).collect();
+        let (cuts, cuts_receiver) = watch::channel(Cuts::default());
         let mut ring = Self {
             nodes: Vec::with_capacity(nodes),
+            cuts,
             _place: place.clone(),
         };
         for (number, &address) in addresses.iter().enumerate() {
             let directory = place.directory_of(&format!("cql-{number}"))?;
-            write_settings(&directory, number, &addresses)?;
+            let behind = match has_links {
+                true => place.address(FIRST_HOST_BEHIND + u8::try_from(number)?),
+                false => address,
+            };
+            write_settings(&directory, number, &addresses, behind)?;
             let server = Server::new(Launch {
                 name: format!("CQL node {number}"),
                 program: java.clone().into(),
@@ -86,7 +118,13 @@ impl CqlRing {
                 environment: vec![("MALLOC_ARENA_MAX".into(), "2".into())],
                 directory,
             });
-            ring.nodes.push(Node { address, server });
+            let link = has_links.then(|| link(address, behind, cuts_receiver.clone()));
+            ring.nodes.push(Node {
+                address,
+                behind,
+                server,
+                link,
+            });
         }
         for node in &ring.nodes {
             node.server.start().await?;
@@ -99,7 +137,9 @@ impl CqlRing {
     #[must_use]
     pub fn contact_points(&self) -> Vec<String> {
         let nodes = self.nodes.iter();
-        nodes.map(|node| node.cql().to_string()).collect()
+        nodes
+            .map(|node| format!("{}:{CQL_PORT}", node.address))
+            .collect()
     }
 
     /// The name of the only data centre.
@@ -120,7 +160,12 @@ impl CqlRing {
     /// # Errors
     /// There is no such node.
     pub fn kill(&self, node: usize) -> anyhow::Result<()> {
-        self.node(node)?.server.kill()
+        let node = self.node(node)?;
+        node.server.kill()?;
+        if let Some(link) = &node.link {
+            link.shut();
+        }
+        Ok(())
     }
 
     /// Starts a node that was killed, on its old data, and waits until all that run answer for each
@@ -149,12 +194,31 @@ impl CqlRing {
         self.node(node)?.server.resume()
     }
 
-    /// Ends every pause and starts every node that does not run. They may not answer yet: see
+    /// Makes a black hole of one Herald node's way to one node, if nodes are behind links and it
+    /// calls from its own address ([`crate::HeraldOptions::library`]): nobody else notices.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn cut_way(&self, from: &HeraldNode, to: usize) -> anyhow::Result<()> {
+        let way = (from.address().into(), self.node(to)?.address);
+        self.cuts.send_modify(|cuts| {
+            cuts.ways.insert(way);
+        });
+        Ok(())
+    }
+
+    /// Heals all ways of Herald nodes; what was held back arrives.
+    pub fn heal_ways(&self) {
+        self.cuts.send_modify(|cuts| cuts.ways.clear());
+    }
+
+    /// Heals every way, ends every pause and starts every node that does not run. They may not answer yet: see
     /// [`CqlRing::until_up`].
     ///
     /// # Errors
     /// A node cannot be started.
     pub async fn mend(&self) -> anyhow::Result<()> {
+        self.heal_ways();
         for node in &self.nodes {
             node.server.mend().await?;
         }
@@ -162,7 +226,7 @@ impl CqlRing {
     }
 
     /// Waits until every node that runs answers for all that run (three at most), and all have the
-    /// same schema.
+    /// same schema; then drivers are let in.
     ///
     /// # Errors
     /// It is not so within `limit`; with the end of the log of a node that is in the way.
@@ -176,6 +240,9 @@ impl CqlRing {
         for node in &awake {
             let is_up = async || ask(node.cql(), REPLICATED_QUERY, replicas).await;
             node.server.until_up(limit, is_up).await?;
+        }
+        for link in awake.iter().filter_map(|it| it.link.as_ref()) {
+            link.open().await?;
         }
         until("CQL nodes agree on the schema", limit, async || {
             let mut agreed = None;
@@ -213,15 +280,31 @@ impl CqlRing {
 
 impl Node {
     fn cql(&self) -> SocketAddr {
-        SocketAddr::from((self.address, CQL_PORT))
+        SocketAddr::from((self.behind, CQL_PORT))
     }
 }
 
-fn write_settings(directory: &Path, number: usize, all: &[Ipv4Addr]) -> anyhow::Result<()> {
+/// A link of a node; nobody replicates through it.
+fn link(front: Ipv4Addr, behind: Ipv4Addr, cuts: watch::Receiver<Cuts>) -> Link {
+    Link::new(
+        SocketAddrV4::new(front, CQL_PORT),
+        SocketAddrV4::new(behind, CQL_PORT),
+        Arc::default(),
+        cuts,
+    )
+}
+
+fn write_settings(
+    directory: &Path,
+    number: usize,
+    all: &[Ipv4Addr],
+    behind: Ipv4Addr,
+) -> anyhow::Result<()> {
     let address = all.get(number).context("a node has an address")?;
     let seeds = all.iter().map(|seed| format!("{seed}:{STORAGE_PORT}"));
     let filled = [
         ("@ADDRESS@", address.to_string()),
+        ("@BEHIND@", behind.to_string()),
         ("@SEEDS@", seeds.collect::<Vec<_>>().join(",")),
         ("@TOKEN@", first_token(number, all.len()).to_string()),
         ("@CQL_PORT@", CQL_PORT.to_string()),

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 pub use shape::Primary;
 
+use crate::herald_node::HeraldNode;
 use crate::link::{Cuts, Link};
 use crate::place::{Place, check_room};
 use crate::server::{Launch, Server};
@@ -95,7 +96,7 @@ impl RedisCluster {
         let mut nodes = Vec::with_capacity(count);
         for (number, &address) in addresses.iter().enumerate() {
             let link = Link::new(
-                SocketAddr::from((address, FRONT_PORT)),
+                SocketAddrV4::new(address, FRONT_PORT),
                 SocketAddrV4::new(address, BACK_PORT),
                 Arc::clone(&all),
                 cuts_receiver.clone(),
@@ -217,6 +218,33 @@ impl RedisCluster {
         Ok(())
     }
 
+    /// Makes a black hole of one Herald node's way to one node of Redis, if it calls from its own
+    /// address ([`crate::HeraldOptions::library`]): nobody else notices.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn cut_way(&self, from: &HeraldNode, to: usize) -> anyhow::Result<()> {
+        let way = (from.address().into(), self.node(to)?.address);
+        self.cuts.send_modify(|cuts| {
+            cuts.ways.insert(way);
+        });
+        Ok(())
+    }
+
+    /// The same of its ways to all nodes.
+    pub fn cut_ways(&self, from: &HeraldNode) {
+        let ways = self
+            .nodes
+            .iter()
+            .map(|to| (from.address().into(), to.address));
+        self.cuts.send_modify(|cuts| cuts.ways.extend(ways));
+    }
+
+    /// Heals all ways of Herald nodes; what was held back arrives.
+    pub fn heal_ways(&self) {
+        self.cuts.send_modify(|cuts| cuts.ways.clear());
+    }
+
     /// From now on bytes of clients take so long, each way; zero heals it.
     pub fn slow_clients(&self, delay: Duration) {
         self.cuts.send_modify(|cuts| cuts.client_delay = delay);
@@ -229,6 +257,7 @@ impl RedisCluster {
     /// A node does not start.
     pub async fn mend(&self) -> anyhow::Result<()> {
         self.heal_links();
+        self.heal_ways();
         self.cut_clients(false);
         self.slow_clients(Duration::ZERO);
         for node in &self.nodes {

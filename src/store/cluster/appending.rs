@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backends::{Backends, Beginning, Step, deadline};
-use super::healing::clock_us;
+use super::healing::{ANOTHER_TIME, clock_us};
 use super::records::Function;
 use super::reply::{Reply, Status};
 use crate::push::{NewPush, Syn};
@@ -110,10 +110,7 @@ impl Backends {
                         tokio::time::sleep(RETRY_PAUSE).await;
                     }
                     Status::Full => return Err(StoreError::Full),
-                    _ => {
-                        let skew = "redis has another time than this node";
-                        return Err(StoreError::Unavailable(skew));
-                    }
+                    _ => return Err(StoreError::Unavailable(ANOTHER_TIME)),
                 },
             }
         }

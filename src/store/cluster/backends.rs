@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use super::cleanup::Cleanup;
 use super::cql::Cql;
-use super::healing::Mended;
+use super::healing::{ANOTHER_TIME, Mended};
 use super::health::Health;
 use super::hints::Notice;
 use super::primaries::Primaries;
@@ -86,6 +86,13 @@ pub(super) struct Backends {
     pub(super) topic_turns: Semaphore,
 }
 
+/// Whether a token is taken for too old by a clock that is wrong: what is said of it would be believed
+/// for ever.
+pub(super) fn is_by_another_clock(dead: &Reply) -> bool {
+    let there = dead.number(0);
+    there > 0 && !dead.is_of_one_time(there)
+}
+
 impl Backends {
     /// Takes a step on a token's record.
     ///
@@ -120,6 +127,9 @@ impl Backends {
                         Mended::Dead => return Ok(Step::Dead),
                         Mended::NotBegun => return Ok(Step::NotBegun),
                     }
+                }
+                Status::Dead if is_by_another_clock(&reply) => {
+                    return Err(StoreError::Unavailable(ANOTHER_TIME));
                 }
                 Status::Dead => return Ok(Step::Dead),
                 _ => return Ok(Step::Taken(reply)),

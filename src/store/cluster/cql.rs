@@ -36,6 +36,12 @@ const DELIBERATE_MAX: Duration = Duration::from_secs(3);
 /// Pause between two tries of a write.
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
+/// How often a connection is tried that is silent, and how long it may stay so. A node that cannot be
+/// reached any more, though nobody has said so, costs each write that is given to it a whole try; after
+/// that it is given none.
+const SILENT_TRIED_EVERY: Duration = Duration::from_secs(2);
+const SILENT_MAX: Duration = Duration::from_secs(2);
+
 /// Connecting to one node.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 
@@ -98,6 +104,8 @@ impl Cql {
         let mut builder = SessionBuilder::new()
             .known_nodes(&options.scylla)
             .connection_timeout(CONNECT_MAX)
+            .keepalive_interval(SILENT_TRIED_EVERY)
+            .keepalive_timeout(SILENT_MAX)
             .pool_size(PoolSize::PerShard(NonZeroUsize::MIN))
             .default_execution_profile_handle(profiles.deliberate.clone());
         if let Some((user, password)) = &options.scylla_credentials {

@@ -90,7 +90,8 @@ local function refusal(record, ends_before)
   end
   if record.e == record.here then
     if record.c <= ends_before then
-      return {'dead', {}, {}, {}}
+      -- By the caller's clock: so it is if that shows what ours does.
+      return {'dead', {record.now_us}, {}, {}}
     end
     return nil
   end
@@ -258,12 +259,13 @@ end
 -- (otherwise `push` is empty), and this token has one.
 local function alloc(keys, args)
   local record = read(keys[1])
+  -- First, since a clock that is far ahead takes every token for one that has ended.
+  if math.abs(record.now_us - tonumber(args[3])) > SKEW_MAX_US then
+    return {'skew', {}, {}, {}}
+  end
   local refused = refusal(record, tonumber(args[2]))
   if refused then
     return refused
-  end
-  if math.abs(record.now_us - tonumber(args[3])) > SKEW_MAX_US then
-    return {'skew', {}, {}, {}}
   end
   local nonce, writers = args[1], record.key .. ':w'
   local freed = pass_dead_writers(record)
@@ -359,12 +361,12 @@ end
 -- order what they write of this token elsewhere.
 local function stamp(keys, args)
   local record = read(keys[1])
+  if math.abs(record.now_us - tonumber(args[2])) > SKEW_MAX_US then
+    return {'skew', {}, {}, {}}
+  end
   local refused = refusal(record, tonumber(args[1]))
   if refused then
     return refused
-  end
-  if math.abs(record.now_us - tonumber(args[2])) > SKEW_MAX_US then
-    return {'skew', {}, {}, {}}
   end
   return {'ok', {record.now_us}, {}, {}}
 end

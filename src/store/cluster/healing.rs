@@ -27,6 +27,9 @@ const CHUNK: usize = 500;
 /// How long another caller may need from a token's row to its record.
 const BEGINNING_PAUSE: Duration = Duration::from_millis(50);
 
+/// Why nothing is done by a clock that is wrong.
+pub(super) const ANOTHER_TIME: &str = "redis has another time than this node";
+
 /// The clock of the server that numbers must not differ more from ours, in microseconds.
 const SKEW_MAX_US: u64 = 1_000_000;
 
@@ -46,7 +49,7 @@ struct Told<'a> {
     highest: Syn,
     settled: Syn,
     contact_at: Millis,
-    clock_us: u64,
+    is_of_one_time: bool,
     era: &'a [u8],
     is_missing: bool,
 }
@@ -57,9 +60,20 @@ impl<'a> Told<'a> {
             highest: reply.number(0),
             settled: reply.number(1),
             contact_at: reply.number(4),
-            clock_us: reply.number(5),
+            is_of_one_time: reply.is_of_one_time(reply.number(5)),
             era: reply.word(0),
             is_missing: reply.status == Status::Missing,
+        }
+    }
+
+    /// Numbers go on above the server's clock, and ours says what has ended.
+    ///
+    /// # Errors
+    /// The two differ too much.
+    fn check_clock(&self) -> Result<(), StoreError> {
+        match self.is_of_one_time {
+            true => Ok(()),
+            false => Err(StoreError::Unavailable(ANOTHER_TIME)),
         }
     }
 }
@@ -75,6 +89,8 @@ impl Backends {
         now: Millis,
     ) -> Result<Mended, StoreError> {
         let told = Told::of(refusal);
+        // A clock that is ahead takes a token for too old that has just been minted.
+        told.check_clock()?;
         match self.tokens.find(&self.cql, address.id).await? {
             Some(row) if self.has_ended(row, now) => Ok(Mended::Dead),
             Some(row) if told.is_missing && row.base == 0 && is_first_try => {
@@ -96,10 +112,10 @@ impl Backends {
         refusal: &Reply,
         now: Millis,
     ) -> Result<Mended, StoreError> {
+        let told = Told::of(refusal);
+        told.check_clock()?;
         match self.tokens.find(&self.cql, token).await? {
-            Some(row) if !self.has_ended(row, now) => {
-                self.heal(token, &Told::of(refusal), row).await
-            }
+            Some(row) if !self.has_ended(row, now) => self.heal(token, &told, row).await,
             _ => Ok(Mended::Dead),
         }
     }
@@ -137,11 +153,6 @@ impl Backends {
         told: &Told<'_>,
         row: TokenRow,
     ) -> Result<Mended, StoreError> {
-        if told.clock_us.abs_diff(clock_us()) > SKEW_MAX_US {
-            return Err(StoreError::Unavailable(
-                "redis has another time than this node",
-            ));
-        }
         let kept_up_to = match told.is_missing {
             true => row.dropped_up_to,
             false => told.settled,
@@ -229,6 +240,12 @@ fn gaps(after: Syn, heads: &[Head], base: Syn) -> Vec<(Syn, Syn)> {
         .collect()
 }
 
+/// Whether a clock that showed `there` some time between two looks at ours is as far from it as it may
+/// be, at most. An answer that took long says less, and harms nobody.
+pub(super) fn is_of_one_time(before: u64, there: u64, after: u64) -> bool {
+    before.saturating_sub(SKEW_MAX_US) <= there && there <= after.saturating_add(SKEW_MAX_US)
+}
+
 /// The wall clock in microseconds: what servers' clocks are compared with. Not the node's own
 /// clock, which a test may set.
 pub(super) fn clock_us() -> u64 {
@@ -239,6 +256,17 @@ pub(super) fn clock_us() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clocks_are_compared_as_far_as_an_answer_tells() {
+        let second = SKEW_MAX_US;
+        let now = 1_000 * second;
+        assert!(is_of_one_time(now, now - second, now));
+        assert!(is_of_one_time(now, now + second, now));
+        assert!(!is_of_one_time(now, now - second - 1, now));
+        assert!(!is_of_one_time(now, now + second + 1, now));
+        assert!(is_of_one_time(now, now + 3 * second, now + 2 * second));
+    }
 
     fn heads(syns: &[Syn]) -> Vec<Head> {
         let head = |syn: &Syn| Head {

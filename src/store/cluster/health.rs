@@ -11,8 +11,9 @@ use scylla::statement::prepared::PreparedStatement;
 use tokio::sync::watch;
 
 use super::cql::Cql;
+use super::healing::ANOTHER_TIME;
 use super::options::Backend;
-use super::primaries::Primaries;
+use super::primaries::{Look, Primaries};
 use crate::store::StoreError;
 use crate::store::region::NodeId;
 
@@ -37,6 +38,8 @@ const REMEMBERED_MAX: usize = 1_024;
 pub(super) struct Health {
     redis: AtomicBool,
     scylla: AtomicBool,
+    /// Whether this node's clock shows what those of most primaries do.
+    clock: AtomicBool,
     /// How many nodes have a lease, by the last answer.
     living: AtomicUsize,
     /// When the lease of each node was last seen.
@@ -52,6 +55,7 @@ impl Health {
         Self {
             redis: AtomicBool::new(true),
             scylla: AtomicBool::new(true),
+            clock: AtomicBool::new(true),
             living: AtomicUsize::new(1),
             seen: RwLock::default(),
             heard: Mutex::default(),
@@ -82,7 +86,19 @@ impl Health {
         if !self.is_up(Backend::Scylla) {
             return Err(StoreError::Unavailable("scylla is away"));
         }
-        Ok(())
+        self.check_clock()
+    }
+
+    /// Whether this node may judge by its clock what has expired, and which tokens have ended: what
+    /// it takes for ended is gone for everybody.
+    ///
+    /// # Errors
+    /// The clock is off.
+    pub(super) fn check_clock(&self) -> Result<(), StoreError> {
+        match self.clock.load(Ordering::Relaxed) {
+            true => Ok(()),
+            false => Err(StoreError::Unavailable(ANOTHER_TIME)),
+        }
     }
 
     /// Takes in who has a lease.
@@ -148,14 +164,17 @@ impl Health {
         tokio::spawn(async move {
             let mut known = HashSet::new();
             while let Some(health) = health.upgrade() {
-                let (ids, scylla) = tokio::join!(
-                    within(primaries.replication_ids()),
+                let (looks, scylla) = tokio::join!(
+                    within(primaries.look()),
                     within(ask_scylla(&cql, &question))
                 );
                 health.note(Backend::Scylla, scylla.is_some());
-                health.note(Backend::Redis, ids.is_some());
+                health.note(Backend::Redis, looks.is_some());
+                let looks = looks.unwrap_or_default();
+                health.note_clock(&looks);
                 // One that does not answer for a while and is the same afterwards has lost nothing.
-                if is_another(&mut known, ids.unwrap_or_default()) {
+                let ids = looks.into_iter().filter_map(|it| it.replication_id);
+                if is_another(&mut known, ids.collect()) {
                     tracing::info!("a primary of redis has become another one");
                     health.upheavals.send_modify(|count| *count += 1);
                 }
@@ -164,6 +183,21 @@ impl Health {
             }
         });
         Ok(())
+    }
+
+    /// A server whose own clock is off is outvoted; who hears of none learns nothing.
+    fn note_clock(&self, looks: &[Look]) {
+        let agree = looks.iter().filter(|look| look.is_of_one_time).count();
+        if looks.is_empty() {
+            return;
+        }
+        let is_right = 2 * agree >= looks.len();
+        let was_right = self.clock.swap(is_right, Ordering::Relaxed);
+        match (was_right, is_right) {
+            (true, false) => tracing::error!("this node's clock is off by more than a second"),
+            (false, true) => tracing::info!("this node's clock is right again"),
+            _ => {}
+        }
     }
 
     fn note(&self, backend: Backend, is_up: bool) {
@@ -227,6 +261,24 @@ mod tests {
         assert!(!is_another(&mut known, ids(&["a", "b", "c"])));
         assert!(is_another(&mut known, ids(&["a", "d", "c"])));
         assert!(!is_another(&mut known, ids(&["d"])));
+    }
+
+    #[test]
+    fn a_clock_is_off_when_most_servers_say_so() {
+        let health = Health::new();
+        let note = |agreeing: &[bool]| {
+            let looks = agreeing.iter().map(|is_of_one_time| Look {
+                replication_id: None,
+                is_of_one_time: *is_of_one_time,
+            });
+            health.note_clock(&looks.collect::<Vec<_>>());
+            health.check_clock().is_ok()
+        };
+        assert!(note(&[true, true, false]));
+        assert!(!note(&[true, false, false]));
+        assert!(health.check().is_err());
+        assert!(!note(&[]), "nothing was heard of");
+        assert!(note(&[true]));
     }
 
     #[test]

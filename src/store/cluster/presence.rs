@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 
-use super::backends::{Backends, MENDS_MAX};
+use super::backends::{Backends, MENDS_MAX, is_by_another_clock};
 use super::healing::Mended;
 use super::hints::Notice;
 use super::records::Function;
@@ -114,6 +114,7 @@ impl Backends {
                         return Ok(Held::Ended);
                     }
                 }
+                Status::Dead if is_by_another_clock(&reply) => return Ok(Held::Unknown),
                 Status::Dead => return Ok(Held::Ended),
                 _ if reply.number(6) > epoch => return Ok(Held::ByNewer),
                 _ => {

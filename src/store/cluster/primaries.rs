@@ -10,6 +10,7 @@ use bb8_redis::bb8::Pool;
 use futures_util::future::{join_all, select_ok};
 use redis::{ConnectionInfo, IntoConnectionInfo, RedisError};
 
+use super::healing::{clock_us, is_of_one_time};
 use super::records::Library;
 
 /// An administrative call takes no longer.
@@ -38,6 +39,14 @@ struct Member {
     id: String,
     follows: Option<String>,
     is_failing: bool,
+}
+
+/// What a primary said of itself.
+pub(super) struct Look {
+    /// A new one after every failover and restart.
+    pub(super) replication_id: Option<String>,
+    /// Whether its clock and this node's show the same, as far as they must.
+    pub(super) is_of_one_time: bool,
 }
 
 impl Primaries {
@@ -72,21 +81,25 @@ impl Primaries {
         any_of(join_all(loads).await).map(drop)
     }
 
-    /// The replication ids of all primaries that answer: a new one after every failover and
-    /// restart. All are asked at once, so that one that is away hides none of the others.
+    /// Looks at all primaries that answer. All are asked at once, so that one that is away hides none of
+    /// the others.
     ///
     /// # Errors
     /// None of them answers.
-    pub(super) async fn replication_ids(&self) -> Result<Vec<String>, RedisError> {
+    pub(super) async fn look(&self) -> Result<Vec<Look>, RedisError> {
         let mut info = redis::cmd("INFO");
-        info.arg("replication");
+        info.arg("replication").arg("server");
         let primaries = self.addresses().await?;
         let asked = primaries.iter().map(async |primary| {
+            let before = clock_us();
             let text = text_of(self.ask(primary, &info, LOOK_MAX).await?);
-            Ok(field(&text, "master_replid:").map(str::to_owned))
+            let time = field(&text, "server_time_usec:").and_then(|it| it.trim().parse().ok());
+            Ok(Look {
+                replication_id: field(&text, "master_replid:").map(str::to_owned),
+                is_of_one_time: time.is_none_or(|time| is_of_one_time(before, time, clock_us())),
+            })
         });
-        let ids = any_of(join_all(asked).await)?;
-        Ok(ids.into_iter().flatten().collect())
+        any_of(join_all(asked).await)
     }
 
     /// What in the servers' settings endangers the promises.

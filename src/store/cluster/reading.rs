@@ -92,6 +92,7 @@ impl Backends {
         held: Option<Epoch>,
         now: Millis,
     ) -> Result<Step, StoreError> {
+        self.health.check_clock()?;
         let ends_before = self.ended_if_heard_by(now);
         let node = self.node.to_text();
         let call = || {
@@ -197,6 +198,7 @@ impl Backends {
         limit: usize,
         now: Millis,
     ) -> Result<Step, StoreError> {
+        self.health.check_clock()?;
         let ends_before = self.ended_if_heard_by(now);
         let call = || {
             let call = self.records.on_token(Function::Page, address.id);
@@ -266,6 +268,7 @@ impl Backends {
         address: &TokenAddress,
         now: Millis,
     ) -> Result<(), StoreError> {
+        self.health.check_clock()?;
         let row = self.tokens.find(&self.cql, address.id).await?;
         match row {
             Some(row) if row.is_ended => Ok(()),

@@ -12,6 +12,7 @@ use redis::io::tcp::TcpSettings;
 use redis::{Cmd, RedisError, ToRedisArgs};
 use sha2::{Digest, Sha256};
 
+use super::healing::clock_us;
 use super::line::Line;
 use super::primaries::Primaries;
 use super::reply::Reply;
@@ -217,6 +218,7 @@ impl Records {
     /// No answer, or one that this build does not understand. The step may have been taken.
     pub(super) async fn run(&self, call: Call) -> Result<Reply, StoreError> {
         let Call { command, line } = call;
+        let before_us = clock_us();
         let answer = match self.send(&command, line).await {
             Err(error) if is_unknown_function(&error) => {
                 self.load_library().await.map_err(no_answer)?;
@@ -226,6 +228,7 @@ impl Records {
         };
         let value = answer.map_err(no_answer)?;
         Reply::read(value)
+            .map(|reply| reply.that_came_between(before_us, clock_us()))
             .ok_or_else(|| StoreError::Corrupt("a function's answer cannot be read".to_owned()))
     }
 

@@ -3,6 +3,7 @@
 
 use redis::Value;
 
+use super::healing::is_of_one_time;
 use crate::push::Syn;
 
 /// How a step ended.
@@ -35,6 +36,8 @@ pub(super) struct Reply {
     pub(super) freed: Vec<Syn>,
     numbers: Vec<u64>,
     words: Vec<Vec<u8>>,
+    /// What our clock showed before the call, and when the answer had come.
+    between_us: (u64, u64),
 }
 
 impl Reply {
@@ -49,7 +52,21 @@ impl Reply {
             numbers: integers(numbers)?,
             freed: integers(freed)?,
             words: list(words)?.into_iter().map(bytes).collect::<Option<_>>()?,
+            between_us: (0, u64::MAX),
         })
+    }
+
+    /// Notes when it was asked for and came.
+    pub(super) fn that_came_between(self, before_us: u64, after_us: u64) -> Self {
+        Self {
+            between_us: (before_us, after_us),
+            ..self
+        }
+    }
+
+    /// Whether the server's clock, which showed this, and ours show the same, as far as they must.
+    pub(super) fn is_of_one_time(&self, there_us: u64) -> bool {
+        is_of_one_time(self.between_us.0, there_us, self.between_us.1)
     }
 
     /// The number at a place that this kind of answer has.

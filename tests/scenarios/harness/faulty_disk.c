@@ -2,12 +2,16 @@
  * a sync waits while there is a file "stall", is slow while there is "slow", and fails while there is
  * "fail"; nothing can be written to a file while there is "full"; and the clock is as many
  * milliseconds off as "clock" says. How far each file was synced is noted in "synced", under its
- * inode, so that the rest can be taken away. */
+ * inode, so that the rest can be taken away. And a server calls others from the address that
+ * OUTGOING_ADDRESS names, so that they, and whoever is in between, know who calls. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -105,4 +109,33 @@ int clock_gettime(clockid_t clock, struct timespec *time) {
         time->tv_nsec = nanos;
     }
     return result;
+}
+
+static int own_address(struct sockaddr_in *own) {
+    const char *address = getenv("OUTGOING_ADDRESS");
+    *own = (struct sockaddr_in){.sin_family = AF_INET};
+    return address != NULL && inet_pton(AF_INET, address, &own->sin_addr) == 1;
+}
+
+/* Some ask for any address before they call. */
+int bind(int file, const struct sockaddr *to, socklen_t length) {
+    const struct sockaddr_in *wanted = (const struct sockaddr_in *)to;
+    struct sockaddr_in own;
+    if (to->sa_family == AF_INET && wanted->sin_addr.s_addr == INADDR_ANY && own_address(&own)) {
+        own.sin_port = wanted->sin_port;
+        return (int)syscall(SYS_bind, file, &own, sizeof own);
+    }
+    return (int)syscall(SYS_bind, file, to, length);
+}
+
+/* One that has an address keeps it. */
+int connect(int file, const struct sockaddr *to, socklen_t length) {
+    struct sockaddr_in own;
+    if (to->sa_family == AF_INET && own_address(&own)) {
+        /* A port is taken only when it is known who is called: the same one serves for many. */
+        int yes = 1;
+        setsockopt(file, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &yes, sizeof yes);
+        syscall(SYS_bind, file, &own, sizeof own);
+    }
+    return (int)syscall(SYS_connect, file, to, length);
 }

@@ -22,6 +22,11 @@ impl FaultyDisk {
         Self { orders }
     }
 
+    /// The library that makes a disk faulty, and more: see its source.
+    pub fn library() -> &'static Path {
+        library()
+    }
+
     /// Options of a server that writes to this disk.
     pub fn options(&self, mut settings: Vec<(&'static str, String)>) -> ServerOptions {
         let text = |path: &Path| path.to_str().expect("a path of UTF-8").to_owned();
