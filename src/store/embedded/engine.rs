@@ -12,7 +12,6 @@ use fjall::{
 };
 use thiserror::Error;
 
-use super::background::in_background;
 use super::record::{FORMAT_VERSION, VERSION_KEY, time_index_entry};
 use super::unswept::Unswept;
 use crate::store::StoreError;
@@ -104,13 +103,11 @@ pub(super) struct Engine {
 impl Engine {
     /// Opens the store in `directory`, or makes one.
     pub(super) fn open(directory: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
-        let builder = Database::builder(directory)
+        let database = Database::builder(directory)
             .cache_size(cache_bytes)
             .worker_threads(WORKER_THREADS)
-            .max_journaling_size(JOURNALS_BYTES_MAX);
-        // The engine's workers are started here.
-        let database = in_background(|| builder.open())
-            .map_err(|_| OpenError::Failed("its engine panicked".to_owned()))?
+            .max_journaling_size(JOURNALS_BYTES_MAX)
+            .open()
             .map_err(|error| open_error(directory, &error))?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES);
         let keyspace = database

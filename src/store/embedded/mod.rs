@@ -5,7 +5,6 @@
 //! the committer takes what all threads have staged, commits it in one batch with one sync, raises
 //! the watermarks, and tells the senders. Nothing is visible before its batch is durable.
 
-mod background;
 mod backlog;
 mod committer;
 mod deliberate;
@@ -119,7 +118,6 @@ impl EmbeddedStore {
         let threads = vec![
             start_thread("committer", move || committer.run())?,
             start_thread("housekeeper", move || {
-                background::give_way();
                 // Nobody listens any more only when the opening has failed.
                 let _ = opened.send(housekeeper.begin(options.now));
                 housekeeper.run(&orders, endings);
