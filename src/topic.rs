@@ -6,9 +6,8 @@ mod fan_out;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::digest::half_of_sha256;
-
 use crate::clock::Millis;
+use crate::digest::half_of_sha256;
 
 pub use condition::{CONDITION_TOPICS_MAX, Condition, ConditionError};
 pub use fan_out::{Checkpoint, FanOut, Place};
@@ -92,6 +91,14 @@ pub struct Meeting {
     pub is_last: bool,
 }
 
+impl Meeting {
+    /// Of everybody, where there is one walk.
+    pub const ONLY: Self = Self {
+        has_copy: false,
+        is_last: true,
+    };
+}
+
 impl Reach {
     /// The walks that together meet everybody it reaches: as few as may be.
     #[must_use]
@@ -130,10 +137,7 @@ impl Reach {
         since: impl Fn(&TopicName) -> Option<Millis>,
     ) -> Option<Meeting> {
         let Self::Condition(condition) = self else {
-            return Some(Meeting {
-                has_copy: false,
-                is_last: true,
-            });
+            return Some(Meeting::ONLY);
         };
         if !condition.holds(|topic| since(topic).is_some()) {
             return None;

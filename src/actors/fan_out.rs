@@ -308,11 +308,7 @@ impl Node {
     ) -> Result<Vec<(TokenAddress, Meeting)>, StoreError> {
         let topics = fan_out.reach.asks_for();
         if topics.is_empty() {
-            let meeting = Meeting {
-                has_copy: false,
-                is_last: true,
-            };
-            return Ok(met.into_iter().map(|it| (it, meeting)).collect());
+            return Ok(met.into_iter().map(|it| (it, Meeting::ONLY)).collect());
         }
         let asked = met.into_iter().map(|address| {
             let topics = &topics;
