@@ -169,6 +169,7 @@ impl Ledger {
         if !push.is_now_or_never() {
             backlog.drop_oldest(syn, limits.pending_per_token.max(1), &mut removed);
             backlog.push_back(syn, push);
+            self.is_marked = true;
         }
         self.wake = self.wake.min(self.next_wake(limits));
         (syn, removed)

@@ -93,8 +93,11 @@ pub(super) fn time_index_between(index: u8, from: u32, until: u32) -> Range<User
 /// Which time index a key is of, and its second.
 pub(super) fn time_index_entry(key: &[u8]) -> Option<(u8, u32)> {
     let index = *key.first()?;
+    if !matches!(index, kind::WAKE | kind::ANSWER_END) {
+        return None;
+    }
     let (second, _) = timed_of(key).ok()?;
-    matches!(index, kind::WAKE | kind::ANSWER_END).then_some((index, second))
+    Some((index, second))
 }
 
 /// `kind | project id`.
@@ -185,7 +188,7 @@ impl Record {
             deleted_up_to: ledger.staged_deleted_up_to(),
             last_contact: ledger.last_contact(),
             wake: ledger.wake(),
-            may_have_rows: ledger.is_marked || ledger.pending() > 0,
+            may_have_rows: ledger.is_marked,
         }
     }
 

@@ -157,6 +157,45 @@ fn what_comes_late_is_swept_too() {
 }
 
 #[test]
+fn a_push_to_a_known_token_writes_its_row_alone() {
+    block_on(async {
+        let directory = tempfile::tempdir().expect("a directory");
+        let token = token_of("demo");
+        let record_after = async |pushes: usize, ack: Syn| {
+            let Reopened { store, .. } = reopen(directory.path());
+            send_all(&store, (0..pushes).map(|_| push(token, START))).await;
+            store.ack(&token, ack, START).await.expect("acknowledged");
+            drop(store);
+            let engine = Engine::open(directory.path(), 1 << 20).expect("opened");
+            let record = engine.get(&token_key(token.id)).expect("readable");
+            Record::decode(&record.expect("a record")).expect("decodes")
+        };
+        let known = record_after(1, 1).await;
+        assert_eq!(record_after(1, 0).await, known);
+        let Reopened { store, .. } = reopen(directory.path());
+        assert_eq!(syns(&store, &token).await, [2]);
+    });
+}
+
+#[test]
+fn a_key_that_is_written_once_and_removed_leaves_nothing() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let engine = Engine::open(directory.path(), 1 << 20).expect("opened");
+    let token = token_of("demo").id;
+    let keys: Vec<_> = (1..=1_000).map(|syn| row_key(token, syn)).collect();
+    let puts = keys.iter().map(|key| Op::Put(key.clone(), [7].into()));
+    engine.commit(puts, true).expect("written");
+    let removals = keys.iter().map(|key| Op::RemoveSingle(key.clone()));
+    engine.commit(removals, true).expect("removed");
+    engine.write_memtable_out().expect("begun");
+    while engine.is_writing_memtables_out() {
+        std::thread::yield_now();
+    }
+    assert_eq!(engine.tombstones(), 0);
+    assert!(engine.get(&keys[0]).expect("readable").is_none());
+}
+
+#[test]
 fn everything_is_there_after_a_restart() {
     block_on(async {
         let directory = tempfile::tempdir().expect("a directory");

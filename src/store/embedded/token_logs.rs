@@ -329,7 +329,6 @@ impl TokenLogs {
             round.tokens += i64::from(!ledger.is_ended()) - i64::from(ledger.is_counted);
         })?;
         ledger.is_counted = !ledger.is_ended();
-        ledger.is_marked |= ledger.pending() > 0;
         ledger.indexed = ledger.wake();
         Ok(())
     }
