@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::backends::{Backends, Beginning, Step, deadline};
-use super::healing::{ANOTHER_TIME, clock_us};
+use super::clocks::{ANOTHER_TIME, clock_us};
 use super::records::Function;
 use super::reply::{Reply, Status};
 use crate::push::{NewPush, Syn};

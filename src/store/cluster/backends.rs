@@ -8,8 +8,9 @@ use dashmap::DashSet;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::cleanup::Cleanup;
+use super::clocks::ANOTHER_TIME;
 use super::cql::Cql;
-use super::healing::{ANOTHER_TIME, Mended};
+use super::healing::Mended;
 use super::health::Health;
 use super::hints::Notice;
 use super::primaries::Primaries;

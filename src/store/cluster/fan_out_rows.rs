@@ -11,9 +11,9 @@ use scylla::errors::PrepareError;
 use scylla::response::query_result::QueryResult;
 use scylla::statement::prepared::PreparedStatement;
 
+use super::clocks::clock_us;
 use super::cql::{Cql, bigint, from_bigint, misread, unavailable, unknown, write_by};
 use super::deliberate::is_applied;
-use super::healing::clock_us;
 use super::token_rows::seconds;
 use crate::clock::Millis;
 use crate::push::MessageId;

@@ -12,8 +12,8 @@ use futures_util::StreamExt as _;
 use rand::seq::SliceRandom as _;
 
 use super::backends::{Backends, deadline};
+use super::clocks::clock_us;
 use super::fan_out_rows::{FanOutRows, Taken};
-use super::healing::clock_us;
 use super::records::Function;
 use crate::push::MessageId;
 use crate::store::StoreError;

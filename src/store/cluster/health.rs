@@ -10,8 +10,8 @@ use scylla::errors::PrepareError;
 use scylla::statement::prepared::PreparedStatement;
 use tokio::sync::watch;
 
+use super::clocks::ANOTHER_TIME;
 use super::cql::Cql;
-use super::healing::ANOTHER_TIME;
 use super::options::Backend;
 use super::primaries::{Look, Primaries};
 use crate::store::StoreError;

@@ -8,6 +8,7 @@
 mod appending;
 mod backends;
 mod cleanup;
+mod clocks;
 mod connecting;
 mod cql;
 mod deliberate;

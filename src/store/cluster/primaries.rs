@@ -10,7 +10,7 @@ use bb8_redis::bb8::Pool;
 use futures_util::future::{join_all, select_ok};
 use redis::{ConnectionInfo, IntoConnectionInfo, RedisError};
 
-use super::healing::{clock_us, is_of_one_time};
+use super::clocks::{clock_us, is_of_one_time};
 use super::records::Library;
 
 /// An administrative call takes no longer.

@@ -12,7 +12,7 @@ use redis::io::tcp::TcpSettings;
 use redis::{Cmd, RedisError, ToRedisArgs};
 use sha2::{Digest, Sha256};
 
-use super::healing::clock_us;
+use super::clocks::clock_us;
 use super::line::Line;
 use super::primaries::Primaries;
 use super::reply::Reply;

@@ -3,7 +3,7 @@
 
 use redis::Value;
 
-use super::healing::is_of_one_time;
+use super::clocks::is_of_one_time;
 use crate::push::Syn;
 
 /// How a step ended.

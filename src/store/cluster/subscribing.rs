@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::backends::{Backends, Beginning, Step, deadline};
+use super::clocks::clock_us;
 use super::cql::misread;
-use super::healing::clock_us;
 use super::records::Function;
 use super::reply::Status;
 use super::topic_rows::PARTS;

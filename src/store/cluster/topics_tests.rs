@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::ClusterStore;
 use super::backends::deadline;
-use super::healing::clock_us;
+use super::clocks::clock_us;
 use super::records::Function;
 use super::reply::Status;
 use super::tests::{TURNS, TURNS_MAX, connect, on_a_runtime, options, servers};
